@@ -1,4 +1,4 @@
-//! What every handler and worker shares.
+//! The state that all handlers and workers share.
 
 use std::sync::Arc;
 
@@ -18,30 +18,30 @@ use crate::store::Store;
 
 /// The parts of the service. One for each process, behind an `Arc`.
 pub struct App {
-    /// Where state is kept.
+    /// The database, its cache and the queue.
     pub store: Arc<Store>,
-    /// What serves the API.
+    /// The server of the API.
     pub http: Arc<http_server::Server>,
-    /// Ids for what is made.
+    /// Generates ids.
     pub ids: Ids,
     /// The way to clients.
     pub push: Arc<Push>,
     /// Messages to clients that are committed.
     pub outbox: Arc<Outbox>,
-    /// Messages to clients who were not there.
+    /// Messages to clients that were not there.
     pub inbox: Arc<Inbox>,
     /// The way to phones, if there is one.
     pub sms: Option<sms::Sender>,
-    /// What else an operator's services are asked and told.
+    /// The operator's services that are asked or notified besides.
     pub hooks: Hooks,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
     /// Gifts under way.
     pub gifts: Arc<Gifts>,
 }
 
 impl App {
-    /// Opens the [store](Store::open), and puts the parts together that work with it.
+    /// Opens the [store](Store::open) and builds the parts that work with it.
     pub async fn open(config: Config, clock: Clock) -> Result<Arc<Self>, Error> {
         let store = Arc::new(Store::open(config, clock).await?);
         let config = &store.config;

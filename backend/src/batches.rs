@@ -1,7 +1,7 @@
-//! Work of many callers that is done together: what comes while a batch is under way is the next batch.
+//! Work of many callers, done together: requests that come during a batch are the next batch.
 //!
-//! When many come, a batch waits a millisecond for more: a server that writes its log to the disk for each,
-//! as Redis does, would otherwise spend more on that than on the work.
+//! When many come, a batch waits a millisecond for more: a server that writes its log to the disk for each
+//! batch, as Redis does, would otherwise spend more on that than on the work.
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
 
-/// After a batch of so many, more are waited for.
+/// After a batch of this size, the next one waits for more requests.
 const MANY: usize = 4;
-/// How long.
+/// How long it waits.
 const GATHER: Duration = Duration::from_millis(1);
 
-/// What is asked, and where its answer goes.
+/// A request, and where its result goes.
 pub type Entry<I, O> = (I, oneshot::Sender<Result<O, Error>>);
 
 /// Entries on their way to [`Batches::run`].
@@ -26,7 +26,7 @@ pub struct Batches<I, O> {
 }
 
 impl<I, O> Batches<I, O> {
-    /// Of up to `most` entries that wait.
+    /// Of up to `most` waiting entries.
     pub fn new(most: usize) -> Self {
         let (entries, taken) = mpsc::channel(most);
         Self { entries, taken: Mutex::new(Some(taken)) }
@@ -45,12 +45,12 @@ impl<I, O> Batches<I, O> {
         answered.await.unwrap_or_else(|_| Err(Error::unavailable("ending", "this process ends")))
     }
 
-    /// The entries, for whoever takes them without [`Batches::run`].
+    /// The entries, for a caller that takes them without [`Batches::run`].
     pub fn entries(&self) -> Option<mpsc::Receiver<Entry<I, O>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Does the work, batch by batch of up to `most` entries, until `end`: `work` answers one result for
+    /// Does the work, batch by batch of up to `most` entries, until `end`: `work` returns one result for
     /// each.
     pub async fn run<F>(&self, most: usize, end: impl Future<Output = ()>, work: impl Fn(Vec<I>) -> F)
     where
@@ -95,7 +95,7 @@ pub async fn run<I, O, F>(
         let (entries, answers): (Vec<I>, Vec<_>) = batch.drain(..).unzip();
         match work(entries).await {
             Ok(results) => answers.into_iter().zip(results).for_each(|(answer, result)| {
-                let _ = answer.send(Ok(result)); // who asked may have gone
+                let _ = answer.send(Ok(result)); // the caller may have gone
             }),
             Err(error) => answers.into_iter().for_each(|answer| {
                 let _ = answer.send(Err(error.clone()));

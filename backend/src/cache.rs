@@ -1,6 +1,6 @@
-//! The cache: Redis, or in the process. Whatever is in it can be built anew from the database.
+//! The cache: Redis, or in the process. All of it can be built anew from the database.
 //!
-//! Values are JSON text. A key's life has chance in it, so that what was cached together does not expire
+//! Values are JSON text. Chance varies a key's life, so that values that were cached together do not expire
 //! together.
 
 mod flight;
@@ -21,11 +21,11 @@ use crate::error::Error;
 use crate::random;
 use flight::Flights;
 
-/// How long it is remembered that there is nothing.
+/// How long a missing value is remembered.
 const NONE_TTL: Duration = Duration::from_secs(5);
-/// In which [`HoldAsk::rate_max`] counts.
+/// The period in which [`HoldAsk::rate_max`] counts.
 const RATE_TIME: Duration = Duration::from_secs(1);
-/// How long it may take to find out what a user has.
+/// How long it may take to find out how many coins a user has.
 const FILL_TIME: Duration = Duration::from_secs(5);
 
 /// The cache. See the module's page.
@@ -46,7 +46,7 @@ enum Store {
     Redis(redis::Redis),
 }
 
-/// What became of [`Cache::hold`].
+/// The result of [`Cache::hold`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hold {
     /// The amount is set aside.
@@ -55,7 +55,7 @@ pub enum Hold {
     Repeat,
     /// There is not enough.
     Short,
-    /// What there is, is not known: [`Cache::fill_available`] first.
+    /// The user's coins are not known: call [`Cache::fill_available`] first.
     Unknown,
     /// The user has asked too often within a second.
     TooMany,
@@ -64,20 +64,20 @@ pub enum Hold {
 /// What is to be set aside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HoldAsk {
-    /// Of whose coins.
+    /// The user whose coins they are.
     pub user_id: i64,
-    /// What for.
+    /// The key of the gift.
     pub id: String,
-    /// So many.
+    /// How many coins.
     pub amount: i64,
     /// How long it is remembered that this was set aside.
     pub ttl: Duration,
-    /// So many a second for one user, if it counts.
+    /// How many a second one user may ask for, if that counts.
     pub rate_max: Option<u32>,
 }
 
 impl Cache {
-    /// Connects to Redis, if there is one; one that is away is no error here, but for each command until it
+    /// Connects to Redis, if there is one. If it is away, this does not fail, but each command does until it
     /// is back.
     pub async fn open(config: &Config, servers: Option<&Servers>, clock: Clock) -> Result<Self, Error> {
         let store = match servers {
@@ -87,10 +87,10 @@ impl Cache {
         Ok(Self { store, flights: Flights::default(), counts: Counts::default() })
     }
 
-    /// Reads through: the cached value, or what `load` finds, which is cached for `ttl` and up to a quarter
-    /// more. That there is nothing is cached too, for a short time, and what was deleted while it was loaded
-    /// is not cached. However many ask at once, `load` runs once in this process. A cache that is away costs
-    /// its benefit only.
+    /// Reads through: the cached value, or the result of `load`, which is cached for `ttl` and up to a
+    /// quarter more. A missing value is cached too, for a short time; a value that was deleted while it was
+    /// loaded is not. However many ask at once, `load` runs once in this process. Without a cache, reads are
+    /// only slower.
     pub async fn read<T, F>(
         &self,
         key: &str,
@@ -101,7 +101,7 @@ impl Cache {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<Option<T>, Error>>,
     {
-        // A text that does not parse is one of another version of this program.
+        // A text that does not parse is from another version of this program.
         if let Ok(Some(text)) = self.get(key).await
             && let Ok(value) = serde_json::from_str(&text)
         {
@@ -125,7 +125,7 @@ impl Cache {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Reads many through: `load` gets the indexes of `keys` that are not cached, and answers one value for
+    /// Reads many through: `load` gets the indexes of `keys` that are not cached, and returns one value for
     /// each of these.
     pub async fn read_many<T, F>(
         &self,
@@ -197,7 +197,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Puts a text under a key that has none; what it has else.
+    /// Puts a text under a key that has none; otherwise returns its text.
     pub async fn set_if_absent(&self, key: &str, text: &str, ttl: Duration) -> Result<Option<String>, Error> {
         match &self.store {
             Store::Memory(memory) => Ok(memory.set_if_absent(key, text, ttl)),
@@ -214,7 +214,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Reads through that found their value, and that did not, since the start.
+    /// How many reads found their value in the cache, and how many did not, since the start.
     pub fn counts(&self) -> (u64, u64) {
         (self.counts.hits.load(Ordering::Relaxed), self.counts.misses.load(Ordering::Relaxed))
     }
@@ -241,7 +241,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes a key if it has this text; whether it had. Of several who try, one succeeds.
+    /// Removes a key if it has this text. Returns whether it had. Of several who try, one succeeds.
     pub async fn take_if(&self, key: &str, text: &str) -> Result<bool, Error> {
         match &self.store {
             Store::Memory(memory) => Ok(memory.take_if(key, text)),
@@ -249,7 +249,7 @@ impl Cache {
         }
     }
 
-    /// Counts one more under a key, which ends `window` after its first; the count.
+    /// Counts one more under a key, which ends `window` after its first. Returns the count.
     pub async fn count(&self, key: &str, window: Duration) -> Result<i64, Error> {
         self.count_many(key, 1, window).await
     }
@@ -271,13 +271,13 @@ impl Cache {
         }
     }
 
-    /// Counts a gift of a user for the second, as [`Cache::hold`] does; the count.
+    /// Counts a gift of a user for the second, as [`Cache::hold`] does. Returns the count.
     pub async fn count_gift(&self, user_id: i64) -> Result<i64, Error> {
         self.count(&rate_key(user_id), RATE_TIME).await
     }
 
-    /// Finds out what a user has, unless that is known, however many ask at once. What was read before the
-    /// user was forgotten is not remembered: then [`Cache::hold`] says [`Hold::Unknown`] again.
+    /// Finds out how many coins a user has, unless that is known, once however many ask. A value that was
+    /// read before the user was forgotten is dropped: then [`Cache::hold`] returns [`Hold::Unknown`] again.
     pub async fn fill_available<F>(
         &self,
         user_id: i64,
@@ -301,19 +301,19 @@ impl Cache {
         self.flights.join(&format!("fill:{user_id}"), fill).await.map(|_| ())
     }
 
-    /// Forgets what users have: the next [`Cache::hold`] asks for it.
+    /// Forgets how many coins users have: the next [`Cache::hold`] reads it again.
     pub async fn forget_available(&self, user_ids: &[i64]) -> Result<(), Error> {
         let keys: Vec<String> = user_ids.iter().map(|user_id| available_key(*user_id)).collect();
         self.delete_many(&keys).await
     }
 }
 
-/// Where [`Cache::hold`] remembers `id`; whoever ends it may put something else there.
+/// Where [`Cache::hold`] remembers `id`; whoever ends the gift may put something else there.
 pub fn held_key(user_id: i64, id: &str) -> String {
     format!("held:{user_id}:{id}")
 }
 
-/// Counts what a user asks for in a second.
+/// The key of a user's rate in a second.
 fn rate_key(user_id: i64) -> String {
     format!("hold_rate:{user_id}")
 }
@@ -322,7 +322,7 @@ fn available_key(user_id: i64) -> String {
     format!("available:{user_id}")
 }
 
-/// Up to a quarter more.
+/// Adds up to a quarter.
 fn spread(ttl: Duration) -> Duration {
     let quarter = (ttl.as_millis() as u64 / 4).max(1);
     ttl + Duration::from_millis(random::below(quarter))

@@ -1,4 +1,4 @@
-//! What an operator may set of the backend.
+//! The configuration of the backend.
 
 use std::net::SocketAddr;
 
@@ -13,8 +13,8 @@ const GIFT_BATCH_MAX: u32 = 800;
 const INBOX_BYTES_MIN: u64 = 1 << 20;
 const INBOX_BYTES_MAX: u64 = 1 << 40;
 
-/// All of it. What is skipped belongs to other sections of the binary's configuration, which shares it with
-/// gateways and bridge.
+/// All settings. Skipped fields belong to other sections of the binary's configuration, which gateways and
+/// bridge share.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -22,7 +22,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whether it is served by TLS.
     pub tls: bool,
-    /// What its callers may take.
+    /// Limits for its callers.
     #[serde(skip)]
     pub http: http_server::Limits,
     /// `sqlite:FILE` or `mysql://USER:PASSWORD@HOST:PORT/NAME`.
@@ -31,15 +31,15 @@ pub struct Config {
     pub replicas: Vec<String>,
     /// `redis://...` for cache and queue; empty: in the process, and a table of the database.
     pub redis: String,
-    /// Sentinels, `redis://HOST:26379` of each; none: `redis` is a server. Else the host in `redis` is the
-    /// name that they have for the master.
+    /// Sentinels, `redis://HOST:26379` of each; none: `redis` is a server. With sentinels, the host in
+    /// `redis` is their name for the master.
     pub redis_sentinels: Vec<String>,
     /// What every key in Redis begins with.
     pub prefix: String,
     /// Whom `https://`, `rediss://` and the database trust.
     #[serde(skip)]
     pub roots: trust::Roots,
-    /// Where spans go, and of which traces.
+    /// Where spans go, and which traces are exported.
     #[serde(skip)]
     pub trace: traces::Config,
     /// Connections to the primary, and to each replica.
@@ -49,11 +49,11 @@ pub struct Config {
     pub replica_lag_ms_max: u32,
     /// The app that users belong to.
     pub app: i32,
-    /// The country code of phone numbers that are given without one, without its +.
+    /// The country code of phone numbers that are given without one; it stands here without its `+`.
     pub phone_country: String,
     /// Where the bridge takes pushes: `http://HOST:PORT`.
     pub push_url: String,
-    /// What the bridge's control API wants as bearer token; empty: none.
+    /// The bearer token for the bridge's control API; empty: none.
     #[serde(skip)]
     pub push_secret: String,
     /// What the bridge signs its events with; empty refuses all events.
@@ -62,19 +62,18 @@ pub struct Config {
     /// What IM tokens are signed with: the gateways' HS256 secret; empty refuses to make any.
     #[serde(skip)]
     pub im_secret: Vec<u8>,
-    /// Whom IM tokens are for, and who makes them: what gateways want of `aud` and `iss`; empty: tokens do
-    /// not say it.
+    /// The `aud` and `iss` of IM tokens, as gateways want them; empty: tokens have none.
     #[serde(skip)]
     pub im_audience: String,
     /// See `im_audience`.
     #[serde(skip)]
     pub im_issuer: String,
-    /// The gateway's address that clients are told, `HOST:PORT`.
+    /// The gateway's address that clients get, `HOST:PORT`.
     pub im_address: String,
-    /// Where browsers reach gateways, which clients are told: `ws://HOST:PORT` or `wss://HOST:PORT`. Empty:
+    /// Where browsers reach gateways, as clients get it: `ws://HOST:PORT` or `wss://HOST:PORT`. Empty:
     /// nowhere.
     pub im_websocket: String,
-    /// What the company's own services send as bearer token to `/internal/`; empty refuses all.
+    /// The bearer token of the company's own services for `/internal/`; empty refuses all.
     pub internal_secret: String,
     /// Streams of events that the bridge fills in Redis, its `bridge.lanes` with `bridge.mode = "redis"`; 0
     /// if it sends them by HTTP.
@@ -84,22 +83,22 @@ pub struct Config {
     pub im_token_ttl_s: u32,
     /// How long a login is valid, in days.
     pub login_ttl_days: u32,
-    /// Logins that one phone may try in a minute from one address, and IM tokens of one user.
+    /// Logins that one phone may try in a minute from one address; also IM tokens of one user in a minute.
     pub logins_per_minute: u32,
     /// Logins that one address may try in a minute, for all phones.
     pub login_tries_per_address_minute: u32,
-    /// Login codes that one phone is sent in a day at the wish of addresses from where it has never logged
-    /// in. One address gets half of it.
+    /// Login codes that one phone may get in a day at the request of addresses from where it has never logged
+    /// in. One address may request half of them.
     pub codes_per_phone_day: u32,
-    /// Login codes that one address may have sent in an hour, to all phones.
+    /// Login codes that one address may request in an hour, for all phones.
     pub codes_per_address_hour: u32,
     /// Login codes that are sent in a minute, to all phones.
     pub codes_per_minute: u32,
     /// The service that sends login codes to phones: `http://HOST:PORT/PATH`; empty: none.
     pub sms_url: String,
-    /// What requests to it are signed with.
+    /// The secret that signs requests to it.
     pub sms_secret: String,
-    /// What requests to the services below are signed with.
+    /// The secret that signs requests to the services below.
     pub hook_secret: String,
     /// The service that is asked about messages to rooms: `http://HOST:PORT/PATH`; empty: none.
     pub before_send_url: String,
@@ -109,13 +108,13 @@ pub struct Config {
     pub before_send_class: Class,
     /// How long the service may take, in ms.
     pub before_send_timeout_ms: u32,
-    /// What becomes of messages while it fails.
+    /// What happens to messages while it fails.
     pub before_send_failing: Failing,
     /// The service that is asked about logins; empty: none.
     pub login_hook_url: String,
     /// How long the service may take, in ms.
     pub login_hook_timeout_ms: u32,
-    /// What becomes of logins while it fails.
+    /// What happens to logins while it fails.
     pub login_hook_failing: Failing,
     /// The service that gets a notification for each message that waits in an inbox; empty: none.
     pub offline_push_url: String,
@@ -125,14 +124,14 @@ pub struct Config {
     pub hook_timeout_ms: u32,
     /// Events that wait for each of them.
     pub hook_events_max: u32,
-    /// Users that one user may ask for by `POST /users/batch` in a minute; 1,000 at a time.
+    /// Users that one user may read by `POST /users/batch` in a minute; 1,000 at a time.
     pub users_read_per_minute: u32,
     /// Changes of its profile that one user may make in a minute.
     pub profile_changes_per_minute: u32,
     /// Gifts one user may send in a second.
     pub gifts_per_second: u32,
-    /// Gifts of one user in a minute that may be refused, by each process. Past that the user is told to
-    /// wait, and nothing is looked at.
+    /// Refused gifts of one user in a minute, in each process. Beyond that, gifts are turned away unread, and
+    /// the user has to wait.
     pub gift_refusals_per_minute: u32,
     /// Gifts that are committed together at most.
     pub gift_batch_max: u32,
@@ -156,17 +155,17 @@ pub struct Config {
     pub rooms_per_day: u32,
     /// Where clients reach this API, for links: `https://HOST`; empty: `http://` and `listen`.
     pub public_url: String,
-    /// The payment provider's page, in which `{order_id}` and `{amount_cents}` stand for these; empty: the
-    /// mock provider's.
+    /// The payment provider's page, with the placeholders `{order_id}` and `{amount_cents}`; empty: the mock
+    /// provider's.
     pub pay_url: String,
-    /// What the payment provider signs callbacks with; empty refuses all.
+    /// The secret that signs the payment provider's callbacks; empty refuses all.
     pub provider_secret: String,
-    /// Whether the mock payment provider and the mock SMS sender serve their pages, and codes stand in the
-    /// log. For demonstrations only.
+    /// Whether the mock payment provider and the mock SMS sender serve their pages, and login codes are
+    /// logged. For demonstrations only.
     pub mock: bool,
 }
 
-/// What becomes of work whose webhook fails.
+/// What happens to work whose webhook fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Failing {
@@ -258,7 +257,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks what the types do not say. The error begins with the key, as the binary calls it.
+    /// Checks what the types do not guarantee. The error begins with the key, as the binary calls it.
     ///
     /// # Errors
     /// One line: the key, its value, what it wants.
@@ -394,7 +393,7 @@ impl Config {
     }
 }
 
-/// The business codes that the backend deals with or sends itself.
+/// The business codes that the backend handles or sends itself.
 const OWN_CODES: [i32; 6] = [5556, 5557, 5558, 5560, 5561, 5562];
 
 /// Whether requests can be sent there, without a name and password.

@@ -28,7 +28,7 @@ enum Kind {
 }
 
 impl Servers {
-    /// What the operator has set, if it is Redis; nothing is connected.
+    /// The servers that the operator has set, if it is Redis; nothing is connected yet.
     pub fn open(config: &Config) -> Result<Option<Self>, Error> {
         if config.redis.is_empty() {
             return Ok(None);
@@ -46,8 +46,8 @@ impl Servers {
         Ok(Some(Self(kind.map_err(|error| Error::internal(format!("redis: {error}")))?)))
     }
 
-    /// A connection that many share, and that comes back by itself. A server that is away is no error here,
-    /// but for each command until it is back, and at once: each failed command is the next try.
+    /// A connection that many share, and that reconnects by itself. If the server is away, this does not
+    /// fail, but each command does at once until it is back: each failed command is the next try.
     pub fn shared(&self, command_time: Duration) -> Result<Redis, Error> {
         let client = match &self.0 {
             Kind::One(client) => Client::clone(client),
@@ -74,7 +74,7 @@ impl Servers {
         Ok((self.era(), connection))
     }
 
-    /// Connections of another era lead to a server that is the master no more.
+    /// Connections of another era lead to a server that is no longer the master.
     pub fn era(&self) -> u64 {
         match &self.0 {
             Kind::One(_) => 0,

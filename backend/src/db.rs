@@ -1,9 +1,9 @@
-//! The database: MySQL (or what speaks its protocol) with replicas, or SQLite. SQL stands in
-//! [`crate::tables`], that of migrations in [`crate::migrations`], that of replicas beside here.
+//! The database: MySQL (or a server with its protocol) with replicas, or SQLite. The SQL is in
+//! [`crate::tables`], that of migrations in [`crate::migrations`], that of replicas in a module here.
 //!
-//! Both are spoken to through sqlx's `Any` driver, so each statement exists once. Keys that must be compared
-//! byte by byte are BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and what differs
-//! between the two stands in [`Dialect`].
+//! sqlx's `Any` driver speaks to both, so each statement exists once. Keys that must be compared byte by byte
+//! are BLOB columns, times are BIGINT milliseconds since the UNIX epoch, and the differences between the two
+//! are in [`Dialect`].
 
 mod pool;
 mod private;
@@ -29,16 +29,16 @@ use replicas::Replicas;
 
 /// How long a query may wait for a connection.
 const ACQUIRE_TIME: Duration = Duration::from_secs(5);
-/// How long the primary may take to answer a ping or to take a write, and how long that is good.
+/// How long the primary may take to answer a ping or to take a write, and how long that result counts.
 const PING_TIME: Duration = Duration::from_secs(1);
-/// How long a statement takes that is slow.
+/// From how long on a statement counts as slow.
 const SLOW_TIME: Duration = Duration::from_secs(1);
-/// How often a transaction is begun.
+/// How often a transaction is tried.
 const TURNS_MAX: u64 = 8;
 /// How long SQLite waits for another writer, in ms.
 const BUSY_MS: u32 = 10_000;
-/// Connections that read an SQLite file. Each has a cache of the file's pages, a thread, and what the
-/// allocator keeps for that; the pool uses them in turn.
+/// Connections that read an SQLite file. Each has a cache of the file's pages, a thread, and the allocator's
+/// memory for it; the pool uses them in turn.
 const SQLITE_READERS_MAX: u32 = 4;
 
 /// Which database it is.
@@ -50,37 +50,37 @@ pub enum Dialect {
     MySql,
 }
 
-/// What a column of a key has.
+/// The type of a key's column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyType {
     /// BIGINT.
     Number,
-    /// What [`Dialect::key`] says.
+    /// As [`Dialect::key`] returns it.
     Bytes,
 }
 
-/// A transaction that may write. What was not committed when it is dropped is rolled back.
+/// A transaction that may write. Dropping it before the commit rolls it back.
 pub struct Tx(Connection);
 
 /// Pools of connections.
 pub struct Db {
     dialect: Dialect,
     primary: Pool,
-    /// Of the same connections: for what writes.
+    /// The same connections, for statements that write.
     writer: Pool,
     writes: Arc<Writes>,
-    /// Of SQLite: further connections that read, since only one may write.
+    /// SQLite only: further connections that read, since only one may write.
     readers: Option<Pool>,
     replicas: Replicas,
     /// When the primary was last seen to answer a ping, and to take a write.
     seen_up: Mutex<Option<Instant>>,
     seen_to_write: Mutex<Option<Instant>>,
-    /// Of MySQL: what passes connections on.
+    /// MySQL only: the sockets that pass connections on.
     prompts: Vec<Prompt>,
 }
 
 impl Db {
-    /// Connects as needed: a server that is away is no error here, but for each query until it is back.
+    /// Connects as needed. If the server is away, this does not fail, but each query does until it is back.
     pub async fn open(config: &Config) -> Result<Self, Error> {
         sqlx::any::install_default_drivers();
         let dialect = match config.database.split(':').next() {
@@ -126,12 +126,12 @@ impl Db {
         self.dialect
     }
 
-    /// The one that has everything that was ever committed.
+    /// The pool of the primary, which has everything that was ever committed.
     pub fn primary(&self) -> &Pool {
         self.readers.as_ref().unwrap_or(&self.primary)
     }
 
-    /// One that may be a little behind: a replica, or the primary if none is good.
+    /// A pool that may be a little behind: of a replica, or of the primary if no replica is good.
     pub fn replica(&self) -> &Pool {
         self.replicas.pick().unwrap_or_else(|| self.primary())
     }
@@ -143,8 +143,7 @@ impl Db {
         pools.map(|(name, pool)| (name, pool.counts())).collect()
     }
 
-    /// Whether the primary answers, or has answered within the last second, and has not refused a write of
-    /// late.
+    /// Whether the primary answers, or has answered within the last second, and has refused no write lately.
     pub async fn is_up(&self) -> bool {
         let ping = async { sqlx::query("SELECT 1").fetch_one(self.primary()).await.map(drop) };
         self.writes.failure().is_none() && within_a_second(&self.seen_up, ping).await.is_ok()
@@ -163,8 +162,8 @@ impl Db {
         within_a_second(&self.seen_to_write, async { write.execute(self.writer()).await.map(drop) }).await
     }
 
-    /// From now on a server that does not answer a statement within `time` is left. Migrations come before:
-    /// they may take as long as they need.
+    /// From now on, a connection is closed if its server does not answer a statement within `time`. Call it
+    /// after the migrations, which may take as long as they need.
     pub fn limit_answers(&self, time: Duration) {
         self.prompts.iter().for_each(|prompt| prompt.limit(time));
     }
@@ -184,7 +183,7 @@ impl Db {
         Tx::begin(&self.writer, self.dialect).await
     }
 
-    /// Of each replica: whether it is read from, and how far behind it is; `None` if it does not answer.
+    /// For each replica: whether it is read from, and how far behind it is; `None` if it does not answer.
     pub fn replica_lags_ms(&self) -> Vec<(bool, Option<i64>)> {
         self.replicas.lags_ms().collect()
     }
@@ -194,7 +193,7 @@ impl Db {
         self.replicas.watch(&self.primary, lag_ms_max, clock).await;
     }
 
-    /// The process ends: see [`Pool::ends`].
+    /// Notes that the process ends: see [`Pool::ends`].
     pub fn ends(&self) {
         self.primary.ends();
         self.readers.iter().for_each(Pool::ends);
@@ -216,7 +215,7 @@ impl Tx {
         let mut connection = writer.acquire().await?;
         connection
             .begin(match dialect {
-                // A deferred one would fail as soon as it comes to write after another one did.
+                // A deferred transaction would fail as soon as it writes after another one did.
                 Dialect::Sqlite => "BEGIN IMMEDIATE",
                 Dialect::MySql => "BEGIN",
             })
@@ -224,7 +223,7 @@ impl Tx {
         Ok(Self(connection))
     }
 
-    /// Keeps what it wrote. After an error that is not known, unless the database has said that it undid it.
+    /// Commits. After an unknown error, the writes may be there, unless the database rolled them back.
     pub async fn commit(mut self) -> Result<(), Error> {
         self.0.end("COMMIT").await?;
         self.0.wrote();
@@ -268,7 +267,7 @@ async fn within_a_second(
     }
 }
 
-/// Of MySQL.
+/// The pool of a MySQL server.
 fn prompt_pool(url: &str, config: &Config, prompts: &mut Vec<Prompt>) -> Result<Pool, Error> {
     let url = with_tls(url, &config.roots).map_err(Error::internal)?;
     let (url, prompt) = Prompt::open(&url)?;
@@ -278,7 +277,7 @@ fn prompt_pool(url: &str, config: &Config, prompts: &mut Vec<Prompt>) -> Result<
 
 fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<Pool, Error> {
     let options: AnyConnectOptions = url.parse()?;
-    // Callers and a slow server cause many lines of it, each with a whole statement.
+    // Callers and a slow server cause many such lines, each with a whole statement.
     let options = match "debug".parse() {
         Ok(level) => options.log_slow_statements(level, SLOW_TIME),
         Err(_) => options.disable_statement_logging(),
@@ -286,15 +285,14 @@ fn pool(dialect: Dialect, url: &str, connections_max: u32) -> Result<Pool, Error
     let pool = AnyPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIME)
-        // Never told: many callers at once would fill the log, and the metric of those who wait tells it.
+        // Not logged: many callers at once would fill the log, and a metric counts those that wait.
         .acquire_slow_threshold(ACQUIRE_TIME)
         .after_connect(move |connection, _| Box::pin(async move { set_up(connection, dialect).await }));
     Ok(Pool::new(pool.connect_lazy_with(options)))
 }
 
-/// `synchronous = FULL` makes a commit outlive a loss of power, as InnoDB's default does. InnoDB's default
-/// isolation would lock the gaps between rows, at which those who take jobs and those who push them deadlock
-/// far more often.
+/// `synchronous = FULL` makes a commit survive a loss of power, as InnoDB's default does. InnoDB's default
+/// isolation would lock the gaps between rows, where takers and pushers of jobs deadlock far more often.
 async fn set_up(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
     match dialect {
         Dialect::MySql => {
@@ -343,7 +341,7 @@ impl Dialect {
         }
     }
 
-    /// How an `INSERT` begins that leaves alone what is there.
+    /// The beginning of an `INSERT` that keeps existing rows.
     pub fn insert_ignore(self) -> &'static str {
         match self {
             Self::Sqlite => "INSERT OR IGNORE INTO",
@@ -351,7 +349,7 @@ impl Dialect {
         }
     }
 
-    /// What follows the values of an `INSERT` that overwrites `columns` where `key` is there.
+    /// The end of an `INSERT` that overwrites `columns` where `key` exists.
     pub fn on_conflict_update(self, key: &str, columns: &[&str]) -> String {
         let (head, of): (String, fn(&str) -> String) = match self {
             Self::Sqlite => (format!(" ON CONFLICT({key}) DO UPDATE SET "), |column| {
@@ -364,8 +362,7 @@ impl Dialect {
         head + &columns.iter().map(|column| of(column)).collect::<Vec<_>>().join(", ")
     }
 
-    /// What follows the values of an `INSERT` that raises `columns` to the greater value where `key` is
-    /// there.
+    /// The end of an `INSERT` that raises `columns` to the greater value where `key` exists.
     pub fn on_conflict_greatest(self, key: &str, columns: &[&str]) -> String {
         let of = |column: &&str| match self {
             Self::Sqlite => format!("{column} = MAX({column}, excluded.{column})"),
@@ -374,7 +371,7 @@ impl Dialect {
         self.on_conflict_set(key, &columns.iter().map(of).collect::<Vec<_>>().join(", "))
     }
 
-    /// What follows the values of an `INSERT` that adds them to `columns` where `key` is there.
+    /// The end of an `INSERT` that adds its values to `columns` where `key` exists.
     pub fn on_conflict_add(self, key: &str, columns: &[&str]) -> String {
         let of = |column: &&str| match self {
             Self::Sqlite => format!("{column} = {column} + excluded.{column}"),
@@ -383,7 +380,7 @@ impl Dialect {
         self.on_conflict_set(key, &columns.iter().map(of).collect::<Vec<_>>().join(", "))
     }
 
-    /// What follows the values of an `INSERT` that changes the row that is there for `key`.
+    /// The end of an `INSERT` that changes the existing row of `key`.
     pub fn on_conflict_set(self, key: &str, assignments: &str) -> String {
         match self {
             Self::Sqlite => format!(" ON CONFLICT({key}) DO UPDATE SET {assignments}"),
@@ -391,8 +388,8 @@ impl Dialect {
         }
     }
 
-    /// So many tuples of placeholders for columns of these types, for `(...) IN (...)`. SQLite uses an index
-    /// only where the types are those of its columns, and what stands in `VALUES` has none.
+    /// `count` tuples of placeholders for columns of these types, for `(...) IN (...)`. SQLite uses an index
+    /// only if the types are those of its columns, and values in `VALUES` have none.
     pub fn tuples(self, count: usize, types: &[KeyType]) -> String {
         let rows = rows(count, types.len());
         let name = |of: &KeyType| match of {
@@ -409,7 +406,7 @@ impl Dialect {
         }
     }
 
-    /// What follows a `SELECT` whose rows are to be locked. SQLite's writer has the whole database.
+    /// The end of a `SELECT` whose rows are to be locked. SQLite's writer has the whole database.
     pub fn for_update(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -417,8 +414,8 @@ impl Dialect {
         }
     }
 
-    /// What follows a `SELECT` whose rows nobody may change before the transaction ends, and others may read
-    /// and keep too.
+    /// The end of a `SELECT` whose rows nobody may change before the transaction ends; others may read and
+    /// keep them too.
     pub fn for_share(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -435,8 +432,8 @@ impl Dialect {
     }
 }
 
-/// Does a transaction again, a few times, while the database says that it is busy: it has undone what was
-/// begun, as it does to one of two that wait for each other.
+/// Repeats a transaction a few times while the database is busy: it has rolled the transaction back, as it
+/// does to one of two that wait for each other.
 pub async fn insist<T, F>(transaction: impl Fn() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -452,13 +449,13 @@ where
     transaction().await
 }
 
-/// So many groups of placeholders, each of `columns`: `(?, ?), (?, ?)`.
+/// `count` groups of `columns` placeholders each: `(?, ?), (?, ?)`.
 pub fn rows(count: usize, columns: usize) -> String {
     let row = format!("({})", marks(columns));
     vec![row; count].join(", ")
 }
 
-/// So many placeholders: `?, ?, ?`.
+/// `count` placeholders: `?, ?, ?`.
 pub fn marks(count: usize) -> String {
     vec!["?"; count].join(", ")
 }

@@ -1,4 +1,4 @@
-//! The one type of errors, and the one shape in which callers see them: `{code, message, request_id}`.
+//! The one type of errors, and the one form in which callers get them: `{code, message, request_id}`.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub struct Error {
     pub code: &'static str,
     /// For people: what is wrong, and what is wanted.
     pub message: String,
-    /// When the same may be asked again, in s: the header `Retry-After`.
+    /// After how many s the same request may be sent again: the header `Retry-After`.
     pub retry_after_s: Option<u32>,
 }
 
@@ -49,12 +49,12 @@ impl Error {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    /// 401: the caller has to say who it is.
+    /// 401: the caller must log in or sign.
     pub fn unauthorized(message: impl fmt::Display) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
-    /// 403: known, and not allowed.
+    /// 403: the caller is known, and may not do this.
     pub fn forbidden(message: impl fmt::Display) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
@@ -64,7 +64,7 @@ impl Error {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
-    /// 409: it does not fit what is there; `code` says how.
+    /// 409: it conflicts with stored data; `code` says how.
     pub fn conflict(code: &'static str, message: impl fmt::Display) -> Self {
         Self::new(StatusCode::CONFLICT, code, message)
     }
@@ -74,7 +74,7 @@ impl Error {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
     }
 
-    /// 503: what the answer needs is away; the same request may be sent again.
+    /// 503: something that the response needs is away; the same request may be sent again.
     pub fn unavailable(code: &'static str, message: impl fmt::Display) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
@@ -84,13 +84,13 @@ impl Error {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
-    /// The same error, with the time after which it passes.
+    /// The same error, with the time to wait.
     pub fn retry_after_ms(mut self, ms: i64) -> Self {
         self.retry_after_s = Some(u32::try_from(ms.max(1)).unwrap_or(u32::MAX).div_ceil(1_000));
         self
     }
 
-    /// Whether the same may succeed later without anybody changing it.
+    /// Whether the same request may succeed later without any change.
     pub fn is_transient(&self) -> bool {
         self.status.is_server_error()
     }
@@ -116,8 +116,8 @@ impl From<sqlx::Error> for Error {
 }
 
 impl Error {
-    /// Whether the database, or the connection to it, is in such trouble that the connection is not to be
-    /// used any more.
+    /// Whether the database, or the connection to it, is in such trouble that the connection must not be used
+    /// again.
     pub(crate) fn is_of_database(error: &sqlx::Error) -> bool {
         Trouble::of(error) == Some(Trouble::Away)
     }
@@ -133,7 +133,7 @@ impl Error {
     }
 }
 
-/// What a database says no for. `tests/scenarios/trouble.rs` makes databases say so.
+/// Why a database fails. `tests/scenarios/trouble.rs` makes databases fail so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Trouble {
     /// Others are in the way for the moment: a deadlock, a lock that took too long. The connection is good.
@@ -144,7 +144,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    /// `None` if it is a fault of the caller's or of our own.
+    /// `None` if it is the caller's fault or our own.
     fn of(error: &sqlx::Error) -> Option<Self> {
         match error {
             sqlx::Error::Io(_)
@@ -180,8 +180,8 @@ impl Trouble {
 /// The number by which MySQL's own clients say that they cannot connect.
 pub(crate) const CANNOT_CONNECT: u16 = 2003;
 
-/// Numbers of MySQL and MariaDB. The SQLSTATE does not tell: a lock that took too long and a server that is
-/// read-only are HY000 as faults of our own are.
+/// Numbers of MySQL and MariaDB. The SQLSTATE does not help: a lock that took too long and a read-only server
+/// are HY000, as our own faults are.
 const MYSQL_BUSY: &[u16] = &[
     1020, // a row changed since it was read
     1040, // too many connections
@@ -245,7 +245,7 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// The code of a login that no code can be sent for.
+/// The error code of a login when no login code can be sent.
 pub const NO_SENDER: &str = "no_sender";
 
 impl IntoResponse for Error {
@@ -259,7 +259,7 @@ impl IntoResponse for Error {
             }
             StatusCode::SERVICE_UNAVAILABLE => {
                 warn!(request_id, code = self.code, message = self.message, "request failed");
-                // Time alone does not mend what the operator has left out.
+                // Time alone does not help if the operator has set no sender.
                 if self.code == NO_SENDER {
                     "this server cannot send login codes; its operator must set backend.sms_url".to_owned()
                 } else {
@@ -269,7 +269,7 @@ impl IntoResponse for Error {
             }
             _ => self.message,
         };
-        // Of what is away nobody knows for how long.
+        // Nobody knows how long something will be away.
         let is_away = self.status == StatusCode::SERVICE_UNAVAILABLE;
         let retry_after_s = self.retry_after_s.or(is_away.then_some(1));
         let retry_after = retry_after_s.map(|seconds| [(header::RETRY_AFTER, seconds.to_string())]);

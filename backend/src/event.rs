@@ -1,13 +1,13 @@
-//! What the bridge tells, as JSON; docs/BACKEND.md says it field by field.
+//! The bridge's events, as JSON; docs/BACKEND.md describes each field.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// One event. The same `id` means the same event, told again.
+/// One event. The same `id` means the same event, sent again.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Event {
-    /// The bridge's name for it.
+    /// The bridge's id of it.
     pub id: String,
     /// What happened.
     #[serde(flatten)]
@@ -32,7 +32,7 @@ pub enum EventKind {
     Undelivered(Undelivered),
 }
 
-/// What became of an event.
+/// The result of an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It is done, and what it did is committed.
@@ -41,7 +41,7 @@ pub enum Outcome {
     Refused(String),
     /// It may be done another time.
     Again,
-    /// It is being decided; others need not wait for it. It has to come again.
+    /// It is being decided, and others need not wait for it. It must be sent again.
     Waiting,
 }
 
@@ -50,15 +50,15 @@ pub enum Outcome {
 pub struct Request {
     /// The app.
     pub app: i32,
-    /// Who, as the gateway knows it from the login.
+    /// The sender, as the gateway knows it from the login.
     pub user: i64,
-    /// On what.
+    /// The device class.
     pub device: String,
     /// A room that the session is in.
     pub room: Option<i64>,
     /// What it is about.
     pub biz_code: i32,
-    /// The sender's name for it; may be empty.
+    /// The sender's id of it; may be empty.
     pub client_msg_id: String,
     /// Its trace.
     pub traceparent: Option<String>,
@@ -72,11 +72,11 @@ pub struct Request {
 pub struct Session {
     /// The app.
     pub app: i32,
-    /// Who.
+    /// The user.
     pub user: i64,
-    /// On what.
+    /// The device class.
     pub device: String,
-    /// Orders what is told about one user and device: the higher is the later.
+    /// Orders the reports about one user and device: the higher is the later.
     #[serde(with = "decimal")]
     pub login: u64,
 }
@@ -84,7 +84,7 @@ pub struct Session {
 /// A session that joined or left a room.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Membership {
-    /// Which session.
+    /// The session.
     #[serde(flatten)]
     pub session: Session,
     /// Which room.
@@ -109,9 +109,9 @@ pub struct Undelivered {
     pub biz_code: i32,
     /// Its room, if it is a room message.
     pub room: Option<i64>,
-    /// Its place there.
+    /// Its sequence in the room.
     pub sequence: Option<u64>,
-    /// The sender's name for it; may be empty.
+    /// The sender's id of it; may be empty.
     pub client_msg_id: String,
     /// Its trace.
     pub traceparent: Option<String>,

@@ -1,10 +1,10 @@
 //! The gateways' events from Redis Streams, for a bridge with `bridge.mode = "redis"`. docs/BACKEND.md is the
 //! contract.
 //!
-//! There is a stream for each of the bridge's lanes, with the group `backend`. For the order of a user's
-//! events a lane has one reader at a time: the process that has its lease. Who gets the lease takes over what
-//! the last one read and did not end. An event that fails again and again while the database answers becomes
-//! a dead letter, in the stream `PREFIX:events:dead`.
+//! There is a stream for each of the bridge's lanes, with the group `backend`. To keep the order of a user's
+//! events, a lane has one reader at a time: the process that has its lease. The next one that gets the lease
+//! takes over events that were read and not finished. An event that fails again and again while the database
+//! answers becomes a dead letter, in the stream `PREFIX:events:dead`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,26 +36,26 @@ pub(crate) async fn run(app: Arc<App>, stop: Stop) {
 
 /// One stream, and what this process has read of it.
 struct Lane {
-    /// Its own, since it waits.
+    /// A connection of its own, since its reads wait.
     redis: connection::Redis,
     stream: String,
     dead: String,
     lease: String,
-    /// This process, as Redis knows it.
+    /// This process's name in Redis.
     name: String,
     renew: Script,
-    /// Whether all that is pending in the group is in `open`.
+    /// Whether all pending entries of the group are in `open`.
     has_all: bool,
     open: Vec<Entry>,
 }
 
-/// An event that was read and has not ended.
+/// An event that was read and is not finished.
 struct Entry {
     id: String,
     text: String,
     /// Failures while the database answered.
     failures: u32,
-    /// It is being decided.
+    /// Whether it is being decided.
     is_waiting: bool,
 }
 
@@ -103,10 +103,10 @@ impl Lane {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        let _ = self.give_up_lease().await; // or it ends by itself
+        let _ = self.give_up_lease().await; // otherwise it expires
     }
 
-    /// Reads some events and deals with them; whether the next turn may come at once.
+    /// Reads some events and handles them. Returns whether the next turn may come at once.
     async fn turn(&mut self, app: &Arc<App>) -> Result<bool, Error> {
         match self.lease().await? {
             Lease::Others => {
@@ -116,7 +116,7 @@ impl Lane {
             Lease::Ours if self.has_all => {}
             Lease::Ours | Lease::Taken => self.take_over().await?,
         }
-        // Events that are being decided keep nobody waiting.
+        // Events that are being decided delay nobody.
         let waiting = self.open.iter().filter(|entry| entry.is_waiting).count();
         if waiting == self.open.len() && waiting < WAITING_MAX {
             self.read(if waiting > 0 { BLOCK_WAITING_MS } else { BLOCK_MS }).await?;
@@ -148,7 +148,7 @@ impl Lane {
         Ok(script.key(&self.lease).arg(&self.name).invoke_async(&mut self.redis).await?)
     }
 
-    /// What was read and has not ended, whoever read it, from the beginning.
+    /// Takes over entries that were read and not finished, whoever read them, from the beginning.
     async fn take_over(&mut self) -> Result<(), Error> {
         self.open.clear();
         let mut start = "0-0".to_owned();
@@ -182,7 +182,7 @@ impl Lane {
         }
     }
 
-    /// From the stream's beginning, if it is the group that was missing: at first, and after Redis was
+    /// Makes the group if that was missing, from the stream's beginning: at first, and after Redis was
     /// flushed.
     async fn make_group(&mut self, error: RedisError) -> Result<(), Error> {
         if error.code() != Some("NOGROUP") {
@@ -196,10 +196,10 @@ impl Lane {
         }
     }
 
-    /// Ends what can be ended; whether nothing failed. What failed is dealt with again before anything later
-    /// is.
+    /// Finishes the events that it can. Returns whether none failed. A failed event is handled again before
+    /// any later one.
     async fn deal(&mut self, app: &Arc<App>) -> Result<bool, Error> {
-        // One that makes the transaction of all fail is found out by dealing with each alone.
+        // One event that makes the transaction of all fail is found by handling each alone.
         let is_alone = self.open.first().is_some_and(|entry| entry.failures >= TOGETHER_MAX);
         let count = if is_alone { 1 } else { self.open.len().min(BATCH_MAX) };
         let events: Vec<String> = self.open[..count].iter().map(|entry| entry.text.clone()).collect();
@@ -216,7 +216,7 @@ impl Lane {
                 }
             }
         };
-        // If the database answers, it is the event that fails.
+        // If the database answers, the event itself fails.
         let has_failed = outcomes.contains(&Outcome::Again);
         let is_up = !has_failed || app.store.db.is_up().await;
         let mut pipe = redis::pipe();
@@ -255,8 +255,7 @@ impl Lane {
             pipe.cmd("XDEL").arg(&self.stream).arg(&entry.id).ignore();
         }
         self.open.splice(..0, kept);
-        // If Redis is away they stay pending, and come again to whoever takes the lease, for whom they are
-        // repeats.
+        // If Redis is away they stay pending, and come again to the next holder of the lease, as repeats.
         pipe.query_async::<()>(&mut self.redis).await?;
         Ok(!has_failed)
     }
@@ -273,20 +272,20 @@ impl Entry {
     }
 }
 
-/// Whose turn it is to read a lane.
+/// Whether this process may read a lane.
 enum Lease {
     Others,
     Ours,
-    /// Ours from here on.
+    /// This process has it from here on.
     Taken,
 }
 
 const GROUP: &str = "backend";
 const BATCH_MAX: usize = 256;
 const BLOCK_MS: u64 = 1_000;
-/// While events are being decided.
+/// The same while events are being decided.
 const BLOCK_WAITING_MS: u64 = 20;
-/// Events of a lane that are being decided while later ones are read. With as many new ones they are a batch.
+/// Events of a lane that are being decided while later ones are read; as many new ones fill a batch.
 const WAITING_MAX: usize = BATCH_MAX / 2;
 const COMMAND_TIME: Duration = Duration::from_secs(5);
 /// How long a lane waits for a reader that has died.
@@ -296,5 +295,5 @@ const PAUSE_MS_MAX: u64 = 5_000;
 const FAILURES_MAX: u32 = 16;
 /// How often events may fail together.
 const TOGETHER_MAX: u32 = 8;
-/// Dead letters that are kept, about.
+/// About how many dead letters are kept.
 const DEAD_MAX: usize = 100_000;

@@ -1,4 +1,4 @@
-//! What reads the bodies of requests and answers, for the fuzz targets. Nothing is done with what was read:
+//! The readers of bodies of requests and answers, for the fuzz targets. Nothing is done with the result, as
 //! there is no database.
 
 use axum::http::HeaderMap;
@@ -7,7 +7,7 @@ use crate::api::bridge;
 use crate::event::{Event, EventKind};
 use crate::{PushOutcome, intake, membership, payment};
 
-/// The events in a body of `POST /bridge/events`, and who is where by them. How many of them are events.
+/// Reads a body of `POST /bridge/events`, and the presence in it. Returns the number of events.
 pub fn events(body: &[u8]) -> usize {
     let Ok(bridge::Batch { events }) = serde_json::from_slice(body) else { return 0 };
     let read = |text: &str| {
@@ -47,7 +47,7 @@ pub fn callback(body: &[u8]) -> bool {
     serde_json::from_slice::<payment::Callback>(body).is_ok()
 }
 
-/// What the push API says of a message.
+/// The push API's outcome of a message.
 pub fn push_outcome(body: &[u8]) -> bool {
     serde_json::from_slice::<PushOutcome>(body).is_ok()
 }

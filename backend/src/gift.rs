@@ -1,20 +1,20 @@
-//! Gifts: what a sender may send, what it is answered, and that each gift is debited once.
+//! Gifts: which may be sent, what their senders are answered, and that each is debited once.
 //!
-//! A gift's identity is its sender and a key that the sender chose; whatever comes under it gets the first
-//! answer. On its way a gift is checked against the catalogue, its coins are held in the cache (so that
-//! floods end there), it goes to the consumer (through the durable queue, if that has enough in memory), and
-//! the [consumer](consumer) commits many in one transaction with their debits, ledger rows and messages. A
-//! sender is answered what is committed or refused for good; if neither is known in time nothing was
-//! promised, and the same gift may be sent again.
+//! A gift's identity is its sender and a key that the sender chose; every request under it gets the first
+//! answer. A gift is checked against the catalogue, the cache holds its coins (so that floods end there), and
+//! it goes to the consumer (through the durable queue, if that has enough in memory). The
+//! [consumer](consumer) commits many in one transaction with their debits, ledger rows and messages. A
+//! sender's answer is committed or a refusal for good; without either in time, nothing was promised, and the
+//! sender may repeat it.
 //!
-//! What keeps money right is the consumer's transaction alone. The hold may be wrong in one direction: it may
-//! let a gift pass that the transaction then refuses. Only the transaction refuses for good, so a refusal is
-//! in the table before anybody is told. Gifts that the cache would refuse go there too, but only so many a
-//! minute of one sender; past that, as past the gifts of a second, the sender is told to wait and nothing is
+//! Only the consumer's transaction keeps money right. The hold may be wrong in one direction: it may let a
+//! gift pass that the transaction then refuses. Only the transaction refuses for good, so a refusal is in the
+//! table before anybody gets it. Gifts that the cache would refuse go there too, but only a limited number a
+//! minute for one sender; beyond that, as beyond the gifts of a second, the sender has to wait and nothing is
 //! promised.
 //!
-//! Three files have the way of a gift: [`submit`] brings it to the consumer and its answer back, [`consumer`]
-//! commits it, [`decide`] says whether it is paid.
+//! A gift passes three files: [`submit`] brings it to the consumer and its answer back, [`consumer`] commits
+//! it, [`decide`] says whether it is paid.
 
 mod catalogue;
 mod consumer;
@@ -52,7 +52,7 @@ use waiters::Waiters;
 #[derive(Debug, Default)]
 struct Batch {
     requests: Vec<GiftRequest>,
-    /// The job of each, unless it came without.
+    /// The job of each gift; `None` if it did not come through the queue.
     jobs: Vec<Option<JobId>>,
 }
 
@@ -60,20 +60,20 @@ struct Batch {
 pub struct Gifts {
     store: Arc<Store>,
     outbox: Arc<Outbox>,
-    /// Is told of gifts that are paid.
+    /// Gets the paid gifts.
     after_gift: Option<Arc<Events>>,
     /// What gifts cost.
     pub(crate) catalogue: Catalogue,
-    /// Who can be given something.
+    /// Users who can get a gift.
     receivers: SeenUsers,
-    /// Gifts that the cache would refuse, on their way to the consumer.
+    /// Gifts that the cache would refuse, and that go to the consumer.
     doubted: Refusals,
-    /// Gifts that the consumer has refused for what the cache does not know, and packets that are no gifts.
+    /// Gifts that the consumer refused for reasons that the cache does not know, and packets that are none.
     refused: Refusals,
-    /// What senders were told from here of packets that are no gifts, or too many.
+    /// Messages to senders about packets that are no gifts, or too many.
     told: Refusals,
     waiters: Waiters,
-    /// Gifts that the consumer of this process has at once.
+    /// Gifts that go to this process's consumer without the queue.
     direct: mpsc::Sender<GiftRequest>,
     direct_to_consumer: Mutex<Option<mpsc::Receiver<GiftRequest>>>,
     /// Gifts on their way into the queue, when those are too many.
@@ -87,7 +87,7 @@ pub struct Gifts {
     counters: Counters,
 }
 
-/// What was done, for the metrics.
+/// Counters for the metrics.
 #[derive(Default)]
 struct Counters {
     committed: AtomicU64,
@@ -101,7 +101,7 @@ struct Counters {
 }
 
 impl Gifts {
-    /// Nothing under way.
+    /// Begins without gifts.
     pub fn new(store: &Arc<Store>, outbox: &Arc<Outbox>, after_gift: Option<Arc<Events>>) -> Self {
         let (taken, taken_by_consumer) = mpsc::channel(TAKEN_MAX);
         let (direct, direct_to_consumer) = mpsc::channel(DIRECT_MAX);
@@ -126,7 +126,7 @@ impl Gifts {
         }
     }
 
-    /// What was done, by name.
+    /// The counters, by name.
     pub fn counts(&self) -> [(&'static str, u64); 8] {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
@@ -142,7 +142,7 @@ impl Gifts {
         ]
     }
 
-    /// Gifts that somebody waits for.
+    /// How many gifts have a caller that waits.
     pub fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! What an operator's services are asked and told: docs/BACKEND.md, "Webhooks".
+//! The webhooks of an operator's services: docs/BACKEND.md, "Webhooks".
 //!
-//! Two hooks ask before something happens, `before_send` and `login`, and have a rule for when the service
-//! fails. Two tell of what has happened, `offline_push` and `after_gift`: their events are committed with
-//! what they tell of, and sent until the service has them.
+//! Two hooks ask before something happens, `before_send` and `login`, and have a rule for failures of the
+//! service. Two report what has happened, `offline_push` and `after_gift`: their events are committed
+//! together with it, and sent until the service has them.
 
 pub mod after_gift;
 pub mod before_send;
@@ -36,7 +36,7 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Those of the configuration.
+    /// Opens the hooks of the configuration.
     pub fn open(
         store: &Arc<Store>,
         push: &Arc<Push>,
@@ -84,13 +84,13 @@ impl Hooks {
         [before_send].into_iter().chain(others).chain(events).flatten()
     }
 
-    /// Those that tell.
+    /// The hooks that report.
     pub fn events(&self) -> impl Iterator<Item = &Arc<Events>> {
         [&self.offline_push, &self.after_gift].into_iter().flatten()
     }
 }
 
-/// The body of a question.
+/// The body of a question to a service.
 fn question(hook: &str, event: &impl Serialize) -> Result<Vec<u8>, Error> {
     #[derive(Serialize)]
     struct Question<'a, T> {
@@ -100,7 +100,7 @@ fn question(hook: &str, event: &impl Serialize) -> Result<Vec<u8>, Error> {
     Ok(serde_json::to_vec(&Question { hook, event })?)
 }
 
-/// A reason in the words of the service, as long as people read.
+/// A reason in the words of the service, cut to what people read.
 fn short(reason: Option<String>) -> String {
     reason.unwrap_or_else(|| "refused".into()).chars().take(REASON_CHARS_MAX).collect()
 }

@@ -25,13 +25,13 @@ use crate::{api, pages, random, request_id, trace};
 
 /// How long a request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
-/// A caller's own id of a request, or the one it is given; and back in the answer.
+/// A caller's own id of a request, or a generated one; the response has it too.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The trace that a caller goes on with.
+/// The trace that a caller continues.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// Routes without spans; the first is that of paths that there are not.
+/// Routes without spans; the first one stands for unknown paths.
 const UNTRACED: [&str; 4] = ["", "/healthz", "/readyz", "/metrics"];
-/// Routes whose callers sign what they send, so that it does not matter whose page they are.
+/// Routes whose callers sign their requests, so that a foreign page cannot forge them.
 const SIGNED: [&str; 2] = ["/bridge/events", "/payment/callback/{provider}"];
 
 /// The whole API, with its description at `/openapi.json` and a page to browse it at `/docs`.
@@ -80,7 +80,7 @@ async fn with_request_id(
     response
 }
 
-/// The span of a request. What only asks how this process is is no part of a trace.
+/// The span of a request. Health checks and metrics belong to no trace.
 fn of_trace(app: &App, path: &str, request: &Request) -> (Context, Option<u64>) {
     let given = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let (context, parent) = trace::of_request(given, app.store.config.trace.sampling());
@@ -110,7 +110,7 @@ async fn answer(request: Request, next: Next) -> Response {
     })
 }
 
-/// Refuses what a page of another site may have made its reader's browser send, with the reader's cookie.
+/// Refuses a request that a page of another site may have sent by its reader's browser, with the cookie.
 async fn of_this_site(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let is_signed = path.is_some_and(|path| SIGNED.contains(&path.as_str()));
     if is_signed || http_server::site::is_own(request.method(), request.headers()) {
@@ -120,7 +120,7 @@ async fn of_this_site(path: Option<MatchedPath>, request: Request, next: Next) -
     Error::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).into_response()
 }
 
-/// Its name if it is one of the usual: callers must not be able to make labels.
+/// Its name if it is a usual one: callers must not be able to invent labels.
 fn method_name(method: &Method) -> &str {
     match *method {
         Method::GET

@@ -1,10 +1,10 @@
-//! Ids for what is made: users, orders, whatever a caller names.
+//! Ids for new users, orders and anything that a caller names.
 //!
 //! Each name has one row in the database, which says up to where its ids are given out. A process takes a
 //! segment at a time from it, by optimistic versioning, so no two processes ever have the same id, and gives
-//! ids from memory. When three quarters of a segment are used the next one is fetched beside it, so that its
-//! end is not waited at. A segment that is used up quickly makes the next one longer. What a process has of
-//! its segments when it ends is lost: ids are unique, not without gaps.
+//! ids from memory. When three quarters of a segment are used, the next one is fetched in the background, so
+//! that nobody waits at its end. A segment that is used up quickly makes the next one longer. A process that
+//! ends loses the rest of its segments: ids are unique, not without gaps.
 
 mod generator;
 
@@ -23,7 +23,7 @@ use generator::{Generator, Source};
 pub enum Order {
     /// Each is above all that this process gave before.
     Ascending,
-    /// By chance within a segment: an id does not tell how many there are.
+    /// In random order within a segment: an id does not show how many there are.
     Shuffled,
 }
 
@@ -108,7 +108,7 @@ impl Source for Segments {
             if id_segment::advance(&self.writer, name, version, next).await? {
                 return Ok(first);
             }
-            // Another process was faster. By chance, so that the same ones do not meet again.
+            // Another process was faster. Wait a random time, so that the same ones do not meet again.
             tokio::time::sleep(Duration::from_millis(random::below(1 + 2 * turn))).await;
         }
         Err(Error::unavailable("database_busy", format!("{name}: no segment in {TURNS_MAX} turns")))

@@ -1,20 +1,20 @@
-//! Hands inboxes over to sessions that came: message by message, in order, each gone from the inbox once a
-//! client has it.
+//! Delivers inboxes to sessions that came: message by message, in order. Each leaves the inbox once a client
+//! has it.
 //!
-//! Each session has a hand-over of its own, so a silent device keeps nothing from another. One of a device is
-//! under way at a time, in whatever process: it holds the device's row in `t_hand_over`, renews it, and
-//! begins again if a session came there once more meanwhile. A message that was delivered and not yet removed
-//! when a process died is pushed again under the same name, by which router and receiver drop it.
+//! Each session has an inbox delivery of its own, so a silent device delays no other. A device has one under
+//! way at a time, in any process, which holds the device's row in `t_hand_over`, renews it, and begins again
+//! if a session came there once more meanwhile. A message that was delivered and not yet removed when a
+//! process died is pushed again under the same client message id, by which router and receiver drop it.
 //!
-//! What one device had stays for the hand-overs to a user's other devices that were asked for by then, and
-//! for no later one. Sessions that the gateways know of and no event has told of yet are asked for first, so
-//! who was there at the same time gets the same.
+//! A message that one device got stays for the deliveries to the user's other devices that were requested by
+//! then, and for no later one. Sessions that the gateways know, and no event has reported yet, are requested
+//! first, so that all devices that were there at the same time get the same.
 //!
-//! A message that its session does not ack steps aside, and those behind it are handed over; it stays for the
-//! next session, behind those that did not step aside as often. A session that acks nothing ends its
-//! hand-over after [`UNACKED_MAX`] messages, whose order stays then.
+//! A message that its session does not ack steps aside, and those behind it are delivered; it stays for the
+//! next session, behind those that stepped aside less often. If a session acks nothing, its delivery ends
+//! after [`UNACKED_MAX`] messages, and their order stays.
 //!
-//! What is kept, and how much, says [`mod@keep`].
+//! [`mod@keep`] says what is kept, and how much.
 
 mod keep;
 mod share;
@@ -44,22 +44,22 @@ use crate::tables::presence::{self, Device};
 
 pub use keep::{came, keep};
 
-/// The process's part of it.
+/// The part of the inbox in this process.
 pub struct Inbox {
     store: Arc<Store>,
     push: Arc<Push>,
     metrics: Arc<Metrics>,
-    /// Is told of messages that are kept.
+    /// Gets the messages that are kept.
     offline_push: Option<Arc<Events>>,
     asked: Notify,
-    /// Calls under way for sessions that have acked the message before.
+    /// Calls under way for sessions that acked their last message.
     calls_of_acking: Semaphore,
-    /// The same for others, and questions.
+    /// The same for other sessions, and for questions.
     calls: Semaphore,
 }
 
 impl Inbox {
-    /// Hands over by `push` what is in the store.
+    /// Delivers the inboxes in the store by `push`.
     pub fn new(
         store: &Arc<Store>,
         push: &Arc<Push>,
@@ -77,13 +77,13 @@ impl Inbox {
         }
     }
 
-    /// A hand-over was asked for. Another process may be about it first.
+    /// Notes that a delivery was requested. Another process may take it first.
     pub fn look(&self) {
         self.asked.notify_one();
     }
 }
 
-/// Takes up hand-overs that nobody is about, and removes what is too old, until it is time to end.
+/// Starts unclaimed deliveries, and removes messages that are too old, until it is time to end.
 pub(crate) async fn run(inbox: Arc<Inbox>, mut stop: Stop) {
     tokio::select! {
         biased; // nothing more is taken up once it is time to end
@@ -102,7 +102,7 @@ async fn hand_over_all(inbox: &Arc<Inbox>) {
             Vec::new()
         });
         for device in due {
-            // Whoever has no turn yet is found again.
+            // A device without a turn is found again.
             if under_way.len() < HAND_OVERS_MAX && under_way.insert(device.clone()) {
                 tasks.spawn(hand_over(inbox.clone(), device));
             }
@@ -111,7 +111,7 @@ async fn hand_over_all(inbox: &Arc<Inbox>) {
             biased; // an end makes room for what is looked for next
             Some(ended) = tasks.join_next() => match ended {
                 Ok(device) => drop(under_way.remove(&device)),
-                // One has panicked; which, nobody knows, and to begin one twice harms nobody.
+                // A task has panicked, and it is not known which; starting a delivery twice does no harm.
                 Err(_) => under_way.clear(),
             },
             () = inbox.asked.notified() => {}
@@ -146,7 +146,7 @@ async fn sweep(inbox: &Inbox, before_ms: i64) -> Result<(), Error> {
     }
 }
 
-/// Hands an inbox over to a device, unless another process is about it; the device.
+/// Delivers an inbox to a device, unless another process does. Returns the device.
 async fn hand_over(inbox: Arc<Inbox>, device: Device) -> Device {
     if let Err(error) = try_hand_over(&inbox, &device).await {
         warn!(%error, app = device.app, user_id = device.user_id, "cannot deliver an inbox now; tried again later");
@@ -189,9 +189,9 @@ async fn try_hand_over(inbox: &Inbox, device: &Device) -> Result<(), Error> {
     Ok(())
 }
 
-/// Asks for a user's other sessions that gateways have and of which no event has told yet. A push API that is
-/// away knows of none, and a session of which no event has told asks for nobody, or two such ones would ask
-/// for each other in turn.
+/// Requests deliveries for a user's other sessions that gateways have and no event has reported yet. If the
+/// push API is away, it knows none. A session that no event has reported requests nobody, or two of them
+/// would request each other in turn.
 async fn ask_for_unheard(inbox: &Inbox, device: &Device) {
     let asked = async {
         let known = presence::of_user(inbox.store.db.primary(), device.app, device.user_id).await?;
@@ -212,7 +212,7 @@ async fn ask_for_unheard(inbox: &Inbox, device: &Device) {
     }
 }
 
-/// What became of a message.
+/// The outcome of a message.
 enum Pushed {
     /// A client has it.
     Delivered,
@@ -220,20 +220,20 @@ enum Pushed {
     Refused,
     /// The session is there, and does not ack it.
     Unacked,
-    /// The session is gone, or takes no more; or the hand-over is another's.
+    /// The session is gone, or takes no more; or another process has the delivery.
     Ended,
 }
 
-/// A hand-over that is under way.
+/// An inbox delivery that is under way.
 struct Handing<'a> {
     inbox: &'a Inbox,
     lease: &'a Lease,
-    /// Whether the session has acked the message before.
+    /// Whether the session acked the message before.
     acks: bool,
     renewed_ms: i64,
-    /// Messages that it is done with, and of which the inbox does not know yet.
+    /// Delivered messages that are not yet removed from the inbox.
     delivered: Vec<i64>,
-    /// Those that stay for other devices.
+    /// Delivered messages that stay for other devices.
     done: BTreeSet<i64>,
 }
 
@@ -279,9 +279,9 @@ impl Handing<'_> {
         }
     }
 
-    /// One at a time: of several under way one could fail, and a later one be delivered before it. While an
-    /// ack is waited for, nothing is held that others wait for: the push is repeated after a while, under the
-    /// same name, which asks for the outcome. Sessions that ack do not wait for those that do not.
+    /// One at a time: if several were under way, one could fail and a later one be delivered before it. While
+    /// the ack is awaited, no shared resource is held: after a while the push is repeated under the same id,
+    /// which asks for the outcome. Sessions that ack do not wait for those that do not.
     async fn push(&mut self, message: InboxRow) -> Result<Pushed, Error> {
         let (user_id, message_id) = (message.user_id, message.message_id);
         let item = item(message, &self.lease.to.device);
@@ -328,7 +328,7 @@ impl Handing<'_> {
         }
     }
 
-    /// Whether the hand-over is still this one's.
+    /// Renews the lease. Returns whether this process still has it.
     async fn renew(&mut self) -> Result<bool, Error> {
         let now_ms = self.inbox.store.clock.now_ms();
         if now_ms.saturating_sub(self.renewed_ms) >= LEASE_MS / 4 {
@@ -357,7 +357,7 @@ impl Handing<'_> {
         Ok(())
     }
 
-    /// The session acks others: these are what it does not ack.
+    /// Sets messages aside that a session does not ack while it acks others.
     async fn set_aside(&self, ids: &[i64]) -> Result<(), Error> {
         let mut tx = self.inbox.store.db.begin().await?;
         inbox::set_aside(&mut tx, ids).await?;
@@ -401,32 +401,32 @@ pub const MESSAGES: &Family = &Family {
     help: "Messages that did not reach their receivers, by what became of them.",
     label: "result",
 };
-/// Hand-overs under way in a process; the others wait for their turn. Those of silent sessions end after
+/// Deliveries under way in a process; the others wait for their turn. Those of silent sessions end after
 /// [`UNACKED_MAX`] messages.
 const HAND_OVERS_MAX: usize = 4_096;
-/// Hand-overs that are looked for at a time.
+/// How many unclaimed deliveries are read at a time.
 const DUE_MAX: u32 = 256;
 /// Calls under way in a process for sessions that ack, and for others.
 const CALLS_MAX: usize = 64;
 /// Messages that are read at a time.
 const PAGE: u32 = 50;
-/// How long a hand-over is left to its holder unless that renews it. Far longer than a push may take.
+/// How long a delivery is left to its holder unless that renews it. Far longer than a push may take.
 const LEASE_MS: i64 = 60_000;
-/// How long a hand-over rests after an error.
+/// How long a delivery rests after an error.
 const LATER_MS: i64 = 5_000;
 /// How long a call waits for the ack of a session that acks, and of another.
 const WAIT_ACKING: Duration = Duration::from_millis(500);
 const WAIT: Duration = Duration::from_millis(100);
-/// Between calls; twice as long each time.
+/// The pause between calls; it doubles each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 /// How long an ack is waited for if the gateways never say that it does not come.
 const UNACKED_TIME: Duration = Duration::from_secs(120);
-/// Messages that a session does not ack one after the other, until its hand-over ends.
+/// After how many unacked messages in a row the delivery to a session ends.
 const UNACKED_MAX: usize = 3;
-/// How often it is looked for hand-overs that nobody is about.
+/// How often unclaimed deliveries are looked for.
 const LOOK: Duration = Duration::from_secs(2);
 const SWEEP_PAUSE_MS: i64 = 3_600_000;
 const SWEEP_MAX: u32 = 1_000;
-/// How long a message is kept: what is told `stored` is promised for so long.
+/// How long a message is kept: `stored` is a promise for this long.
 const AGE_MS_MAX: i64 = 30 * 24 * 3_600_000;

@@ -1,4 +1,4 @@
-//! Takes bridge events, however they came: over HTTP, or from Redis.
+//! Takes bridge events, by HTTP or from Redis.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -20,7 +20,7 @@ use crate::hooks::before_send;
 use crate::trace;
 use crate::{inbox, membership};
 
-/// Takes events; what became of each.
+/// Takes events. Returns the outcome of each.
 pub async fn take(app: &Arc<App>, events: impl ExactSizeIterator<Item = &str>) -> Vec<Outcome> {
     let mut outcomes = vec![Outcome::Done; events.len()];
     let mut requests = Vec::new();
@@ -40,7 +40,7 @@ pub async fn take(app: &Arc<App>, events: impl ExactSizeIterator<Item = &str>) -
             Err(error) => outcomes[index] = Outcome::Refused(format!("bad_event: {error}")),
         }
     }
-    // A receiver whose session came in this batch is known by the time that its messages are judged.
+    // The sessions of this batch are known by the time that undelivered messages are judged.
     let sessions_first = async {
         let present = take_presence(app, &presence).await;
         let kept = match present {
@@ -81,12 +81,12 @@ async fn keep(app: &App, messages: &[Undelivered]) -> Vec<Outcome> {
 /// A request with its place in the batch and the id of its event.
 type Indexed = (usize, String, Request);
 
-/// All at once: a request waits for its commit, which takes many together. One that takes too long is sent
-/// again, and the rest of its batch is not.
+/// Takes all at once: a request waits for its commit, which takes many together. One that takes too long must
+/// be sent again, and the rest of its batch need not.
 async fn take_requests(app: &Arc<App>, requests: Vec<Indexed>) -> Vec<(usize, Outcome)> {
     let mut outcomes: BTreeMap<_, _> = requests.iter().map(|(index, ..)| (*index, Outcome::Again)).collect();
     let mut tasks = JoinSet::new();
-    // Messages of one sender, which stay in their order.
+    // Messages of one sender stay in their order.
     let mut asked: BTreeMap<(i32, i64), Vec<Indexed>> = BTreeMap::new();
     for (index, id, request) in requests {
         if is_asked_about(app, &request) {
@@ -147,7 +147,7 @@ fn is_asked_about(app: &App, request: &Request) -> bool {
     request.app == app.store.config.app && before_send.is_some_and(|hook| hook.covers(request.biz_code))
 }
 
-/// Messages of one sender that a service is asked about. Those behind one that is not decided wait for it.
+/// Messages of one sender that need a service's decision. Those behind an undecided one wait for it.
 async fn take_asked(app: Arc<App>, messages: Vec<Indexed>) -> Vec<(usize, Outcome)> {
     let Some(hook) = &app.hooks.before_send else { return Vec::new() };
     let mut outcomes: Vec<_> = messages.iter().map(|(index, ..)| (*index, Outcome::Waiting)).collect();
@@ -164,8 +164,7 @@ async fn take_asked(app: Arc<App>, messages: Vec<Indexed>) -> Vec<(usize, Outcom
     outcomes
 }
 
-/// What a client says of a gift, in the spelling of packets or of the HTTP API. What it says besides is for
-/// others.
+/// A client's gift, in the spelling of packets or of the HTTP API. Other fields are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GiftPayload {
@@ -176,7 +175,7 @@ pub(crate) struct GiftPayload {
     #[serde(default = "one")]
     count: i64,
     price: Option<i64>,
-    /// The packet's target, if it says so too.
+    /// Must be the packet's target, if it is there.
     #[serde(alias = "room_id")]
     room_id: Option<i64>,
 }
@@ -193,7 +192,7 @@ async fn take_request(app: &App, request: Request) -> Outcome {
     }
 }
 
-/// Done means decided: paid, or refused and the sender told so.
+/// Done means decided: paid, or refused and the sender notified.
 async fn take_gift(app: &App, request: Request) -> Outcome {
     let Request { user, room, biz_code, client_msg_id, data, .. } = request;
     let payload = data.bytes().unwrap_or_default();
@@ -201,7 +200,7 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
         Ok(payload) => payload,
         Err(error) => return refuse_bad(app, user, client_msg_id, error),
     };
-    // The gateway has checked that the session is in the packet's room. What the payload names, nobody has.
+    // The gateway has checked that the session is in the packet's room, but not the room in the payload.
     let Some(room_id) = room.filter(|room| payload.room_id.is_none_or(|named| named == *room)) else {
         return refuse_bad(app, user, client_msg_id, "roomId: want the room that the packet is for");
     };
@@ -211,7 +210,7 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
     let identity = Identity { sender_id: user, key: client_msg_id };
     let request = GiftRequest { identity, contents, price, is_in_room: true, trace: trace::current() };
     match app.gifts.submit(&request, gift::Limit::Told).await {
-        // The sender was told so often that its send-ack has to do.
+        // The sender got so many messages that its send-ack has to do.
         Ok(Decided { answer: Answer::Refused(Reason::RateLimited), told: None }) => {
             Outcome::Refused("rate_limited".into())
         }
@@ -228,7 +227,7 @@ async fn take_gift(app: &App, request: Request) -> Outcome {
     }
 }
 
-/// Refuses what is no gift.
+/// Refuses a packet that is no gift.
 fn refuse_bad(app: &App, sender_id: i64, key: String, error: impl Display) -> Outcome {
     app.gifts.refuse_bad(Identity { sender_id, key });
     Outcome::Refused(format!("bad_request: {error}"))
@@ -247,5 +246,5 @@ fn outcome_of(result: Result<(), Error>, what: &str) -> Outcome {
 
 /// How long a request may take: less than a bridge waits for its batch (5 s).
 const REQUEST_TIME: Duration = Duration::from_secs(4);
-/// How long a request waits until its sender is told of a refusal.
+/// How long a request waits until its sender is notified of a refusal.
 const TELL_TIME: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Logins: the tokens that users call the API by. The database knows a token by its SHA-256 only.
+//! Logins: the tokens by which users call the API. The database knows only a token's SHA-256.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::{hex, random, revocations};
 pub struct LoginId(String);
 
 impl LoginId {
-    /// The login of this token.
+    /// The id of this token's login.
     pub fn of(token: &str) -> Self {
         Self(hex::text(&hash(token)))
     }
 
-    /// What the IM tokens of this login call it. Nobody finds the hash by it, and so not the token.
+    /// The name of this login in IM tokens. It reveals neither the hash nor the token.
     pub fn session(&self) -> &str {
         self.0.get(..SESSION_BYTES).unwrap_or_default()
     }
@@ -31,14 +31,14 @@ pub async fn user_of(app: &App, token: &str) -> Result<Option<i64>, Error> {
         return Ok(None);
     }
     let hash = hash(token);
-    // From the primary: a replica may not know yet who has just logged in.
+    // From the primary: a replica may not know a fresh login yet.
     let load = || login_token::get(app.store.db.primary(), &hash);
     let login: Option<Login> = app.store.cache.read(&cache_key(&hash), CACHE_TTL, load).await?;
     Ok(login.filter(|login| login.expires_ms > app.store.clock.now_ms()).map(|login| login.user_id))
 }
 
-/// Begins a login, and ends the oldest of a user who has too many: its token, and when it ends, in ms since
-/// the UNIX epoch.
+/// Begins a login, and ends the oldest one of a user who has too many. Returns its token, and when it ends,
+/// in ms since the UNIX epoch.
 pub async fn begin(app: &App, user_id: i64) -> Result<(String, i64), Error> {
     let token = random::hex::<32>();
     let expires_ms = app.store.clock.now_ms() + i64::from(app.store.config.login_ttl_days) * DAY_MS;
@@ -55,16 +55,16 @@ async fn delete(app: &App, hashes: &[Vec<u8>]) -> Result<(), Error> {
     app.store.write_through(&keys, login_token::delete(app.store.db.writer(), hashes)).await
 }
 
-/// Ends the login of a token, if there is one. Gateways refuse the IM tokens that it got, and end the
-/// sessions that have them: that is in the queue before the login ends, so it comes also when this process
-/// ends in between.
+/// Ends the login of a token, if there is one. Gateways then refuse the IM tokens that it got, and end their
+/// sessions: the revocation is queued before the login ends, so it comes even if this process ends in
+/// between.
 pub async fn end(app: &App, token: &str) -> Result<(), Error> {
     let Some(user_id) = user_of(app, token).await? else { return Ok(()) };
     revocations::add(&app.store, user_id, Some(LoginId::of(token).session().to_owned())).await?;
     delete(app, &[hash(token).to_vec()]).await
 }
 
-/// Ends all logins of a user, and has gateways refuse all IM tokens that it got and end its sessions.
+/// Ends all logins of a user, and has gateways refuse all IM tokens of the user and end their sessions.
 ///
 /// # Errors
 /// 503: perhaps not all have ended, or no token is revoked; it may be called again.
@@ -76,7 +76,7 @@ pub async fn end_all(app: &App, user_id: i64) -> Result<(), Error> {
         }
         delete(app, &some).await?;
     }
-    // Last, since it concerns tokens that were made before.
+    // Last, since it revokes tokens that were made before.
     revocations::add(&app.store, user_id, None).await
 }
 
@@ -92,7 +92,7 @@ fn cache_key(hash: &[u8]) -> String {
     format!("login:{}", hex::text(hash))
 }
 
-/// Hexadecimal digits of what IM tokens call a login.
+/// Hexadecimal digits of a login's name in IM tokens.
 const SESSION_BYTES: usize = 32;
 /// Hexadecimal digits of a login token.
 const TOKEN_BYTES: usize = 64;

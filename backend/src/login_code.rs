@@ -1,11 +1,11 @@
-//! Login codes: who may have one sent, and who may try one.
+//! Login codes: who may request one, and who may try one.
 //!
-//! A code lives in the cache, under the hash of its phone: without a cache nobody can log in, while those who
-//! have may go on.
+//! A code is in the cache, under the hash of its phone: without a cache nobody can log in, but existing
+//! logins go on.
 //!
-//! What is asked counts where it comes from before it counts against the phone, so that a stranger fills a
-//! share of his own. An address is *familiar* to a phone that has logged in from there: strangers' codes and
-//! tries are not counted against it.
+//! A request counts against its address before it counts against the phone, so that a stranger uses up his
+//! own share only. An address is *familiar* to a phone that has logged in from there: codes and tries of
+//! strangers do not count against it.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::random;
 /// A code that was sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Code {
-    /// Six of them.
+    /// The six digits.
     pub digits: String,
     /// When it ends, in ms since the UNIX epoch.
     pub ends_ms: i64,
-    /// From where it was asked for.
+    /// The address that requested it.
     asker: String,
 }
 
-/// A phone and the address from where something is asked about it.
+/// A phone, and the address of a caller that names it.
 pub struct Asker {
     phone: Phone,
     address: String,
@@ -38,13 +38,13 @@ pub struct Asker {
     keys: Keys,
 }
 
-/// Where the cache has what is known of them.
+/// The cache keys for them.
 struct Keys {
-    /// Of the phone.
+    /// The phone's code.
     code: String,
     sends: String,
     sends_of_strangers: String,
-    /// Of the phone and the address.
+    /// Codes that this address requested for this phone.
     own_sends: String,
     tries: String,
     wrong_tries: String,
@@ -53,7 +53,7 @@ struct Keys {
 }
 
 impl Asker {
-    /// Somebody at an address who speaks of a phone.
+    /// A caller at an address that names a phone.
     pub fn new(phone: Phone, address: Address) -> Self {
         let (phone_key, network, address) = (phone.key(), address.network(), address.to_string());
         let both = format!("{phone_key}:{address}");
@@ -70,17 +70,17 @@ impl Asker {
         Self { phone, address, network, keys }
     }
 
-    /// The address from where it is asked.
+    /// The address of the caller.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The phone that it is about.
+    /// The phone.
     pub fn phone(&self) -> &Phone {
         &self.phone
     }
 
-    /// Sends a code to the phone; when it ends, in ms since the UNIX epoch.
+    /// Sends a code to the phone. Returns when it ends, in ms since the UNIX epoch.
     pub async fn send_code(&self, app: &App) -> Result<i64, Error> {
         let Some(sender) = &app.sms else {
             warn!("login codes cannot be sent: set backend.sms_url and backend.sms_secret");
@@ -123,7 +123,7 @@ impl Asker {
         app.store.cache.set(&self.keys.code, &code.text(), CODE_TIME).await?;
         let sent = sender.send_code(&self.phone, &code.digits, code.ends_ms, app.store.clock.now_ms()).await;
         if let Err(error) = sent {
-            // What did not reach the phone does not count against it.
+            // A code that did not reach the phone does not count against it.
             app.store.cache.delete_many(&[self.keys.code.clone(), self.keys.sends.clone()]).await?;
             return Err(error);
         }
@@ -135,8 +135,8 @@ impl Asker {
     }
 
     /// Counts a code against this minute's codes for all. A network that has over [`FREE_PARTS`] times what
-    /// is left of them gets no more, so `n` networks that take what they can get leave one part in `4 n + 1`
-    /// to others, as `shard::Shares` has it.
+    /// is left of them gets no more, so `n` networks that take all they can leave one part in `4 n + 1` to
+    /// others, as in `shard::Shares`.
     async fn take_of_minute(&self, app: &App) -> Result<(), Error> {
         let most = app.store.config.codes_per_minute;
         let own = Window::now(app, &format!("login_codes_of:{}", self.network), MINUTE);
@@ -156,7 +156,7 @@ impl Asker {
         }
     }
 
-    /// The code that the phone was sent, if `digits` are it.
+    /// Returns the code that the phone was sent, if it is `digits`.
     pub async fn check(&self, app: &App, digits: &str) -> Result<Code, Error> {
         let config = &app.store.config;
         let of_address = format!("login_tries_from:{}", self.address);
@@ -189,7 +189,7 @@ impl Asker {
         Ok((may_try && are_same(digits.as_bytes(), code.digits.as_bytes())).then_some(code))
     }
 
-    /// From the fifth wrong try in a day on, each next one has to wait twice as long.
+    /// From the fifth wrong try in a day on, the wait before the next try doubles.
     async fn note_wrong_try(&self, app: &App) -> Result<(), Error> {
         let wrong = Window::now(app, &self.keys.wrong_tries, DAY).count(app).await?;
         let Ok(doublings) = u32::try_from(wrong - TRIES_MAX) else { return Ok(()) };
@@ -198,7 +198,7 @@ impl Asker {
         app.store.cache.set(&self.keys.waits, &until_ms.to_string(), wait).await
     }
 
-    /// Uses the code up, of which one login is made; whether it was still there.
+    /// Uses the code up, so that it makes one login only. Returns whether it was still there.
     pub async fn use_up(&self, app: &App, code: &Code) -> Result<bool, Error> {
         let is_ours = app.store.cache.take_if(&self.keys.code, &code.text()).await?;
         if is_ours {
@@ -221,7 +221,7 @@ impl Asker {
 }
 
 impl Code {
-    /// How it stands in the cache.
+    /// Its text in the cache.
     fn text(&self) -> String {
         format!("{} {} {}", self.digits, self.ends_ms, self.asker)
     }
@@ -233,13 +233,13 @@ impl Code {
     }
 }
 
-/// The same whatever was wrong: it tells a guesser nothing.
+/// The same for every reason: it tells a guesser nothing.
 pub fn wrong_code() -> Error {
     let message = "code: it is wrong, used, older than a minute, or was tried too often; ask for another";
     Error::new(axum::http::StatusCode::UNAUTHORIZED, "wrong_code", message)
 }
 
-/// Counts one more under a name, and refuses what is past `most` in this window.
+/// Counts one more under a name, and refuses more than `most` in this window.
 async fn within(app: &App, name: &str, length: Duration, most: u32, refusal: &str) -> Result<(), Error> {
     let window = Window::now(app, name, length);
     match window.count(app).await? <= i64::from(most) {
@@ -285,14 +285,13 @@ impl Window {
     }
 }
 
-/// How many times what is left of a minute's codes a network may have and still get more.
+/// A network may have this many times what is left of a minute's codes and still get more.
 const FREE_PARTS: i64 = 4;
 /// How long a code is good, and how long a phone waits for the next one.
 const CODE_TIME: Duration = Duration::from_secs(60);
-/// How often one code is tried from one address, and how often digits may be wrong in a day before there is a
-/// wait.
+/// How often one code may be tried from one address, and how many wrong tries a day come without a wait.
 const TRIES_MAX: i64 = 5;
-/// How often one code is tried from all addresses that are neither familiar nor the one that asked for it.
+/// How often one code may be tried from all addresses that are neither familiar nor requested it.
 const STRANGERS_TRIES_MAX: i64 = 50;
 const WAIT_FIRST: Duration = Duration::from_secs(15);
 const WAIT_MAX: Duration = HOUR;

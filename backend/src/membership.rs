@@ -1,4 +1,4 @@
-//! Who is where, by what gateways and routers tell, which comes late, twice and in disorder.
+//! Who is where, as gateways and routers report: late, twice and in any order.
 //!
 //! Whatever the order, the same events end in the same state, for each is compared with what is known and
 //! never with when it came:
@@ -21,22 +21,22 @@ use crate::tables::presence::{DEVICE_BYTES_MAX, Device, Presence};
 use crate::tables::room_member::MemberRow;
 pub use write::{end, take};
 
-/// What events tell.
+/// The contents of events.
 #[derive(Default)]
 pub struct Told {
-    /// Of each device of which anything is told, the highest stamps.
+    /// The highest stamps of each device in the events.
     pub presence: BTreeMap<Device, Presence>,
     members: Vec<MemberRow>,
 }
 
-/// What is to be changed.
+/// The changes to write.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub put: Vec<MemberRow>,
     pub delete: Vec<(Device, i64)>,
 }
 
-/// Sums events up. Those that are of something else tell nothing.
+/// Sums events up. Events about other things count for nothing.
 pub fn told(events: &[Event]) -> Told {
     let mut told = Told::default();
     for event in events {
@@ -53,7 +53,7 @@ pub fn told(events: &[Event]) -> Told {
         let login = login_of(session);
         let presence = told.presence.entry(device.clone()).or_default();
         match &event.kind {
-            // A session that joins has come, though a router that died with its event cannot say so.
+            // A session that joins is online, even if a router died with its `online` event.
             EventKind::Online(_) | EventKind::Join(_) => {
                 presence.online_login = presence.online_login.max(login);
             }
@@ -67,15 +67,15 @@ pub fn told(events: &[Event]) -> Told {
     told
 }
 
-/// What the end of sessions tells, each with its stamp, of which nothing else tells.
+/// The ends of sessions, each with its stamp, that no event reports.
 pub fn ended(sessions: impl IntoIterator<Item = (Device, i64)>) -> Told {
     let end = |(device, login)| (device, Presence { online_login: 0, offline_login: login });
     Told { presence: sessions.into_iter().map(end).collect(), members: Vec::new() }
 }
 
 impl Told {
-    /// What changes, where this is known of the devices: their stamps, what is told raised them to already,
-    /// and their rows.
+    /// The changes, given the devices' known state: their stamps, already raised by these events, and their
+    /// rows.
     pub fn changes(self, presence: &BTreeMap<Device, Presence>, known: Vec<MemberRow>) -> Changes {
         let before: BTreeMap<(Device, i64), MemberRow> = known.into_iter().map(keyed).collect();
         let mut after = before.clone();
@@ -102,8 +102,8 @@ fn has_ended(presence: Presence, login: i64) -> bool {
     login <= presence.offline_login || login.saturating_add(SESSION_GAP_NS) <= presence.online_login
 }
 
-/// That a room was left is kept, since the join may come after it, until the session ends. Of a session that
-/// leaves very many rooms the latest are kept.
+/// A room that was left is remembered until the session ends, since the join may come later. Of very many
+/// left rooms only the latest are remembered.
 fn forget_left(members: &mut BTreeMap<(Device, i64), MemberRow>) {
     let mut left: BTreeMap<&Device, Vec<(i64, i64, i64)>> = BTreeMap::new();
     for ((device, room_id), member) in members.iter().filter(|(_, member)| !member.is_in) {
@@ -145,9 +145,9 @@ fn seq_of(id: &str) -> i64 {
     }
 }
 
-/// How far the stamp of a session that replaces another is above that one's at least, as routers keep it.
+/// By how much the stamp of a session that replaces another is higher, at least, as in routers.
 const SESSION_GAP_NS: i64 = 1 << 20;
-/// Rooms that a device has left and that are remembered.
+/// How many left rooms of a device are remembered.
 const LEFT_MAX: usize = 256;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What is counted. [`page`] writes the page of `/metrics`.
+//! The counters. [`page`] writes the page of `/metrics`.
 
 pub mod page;
 mod text;
@@ -39,20 +39,20 @@ type Route = (String, String);
 #[derive(Default)]
 struct Requests {
     by_status: BTreeMap<u16, u64>,
-    /// The last one is of those above all bounds.
+    /// The last bucket has the requests above all bounds.
     buckets: [u64; BUCKETS_MS.len() + 1],
     sum: Duration,
 }
 
 impl Metrics {
-    /// Counts.
+    /// Adds to a counter.
     pub fn add(&self, family: &'static Family, value: &'static str, by: u64) {
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, values) = counters.entry(family.name).or_insert_with(|| (family, BTreeMap::new()));
         *values.entry(value).or_default() += by;
     }
 
-    /// A request that was answered.
+    /// Counts a request that was answered.
     pub fn request(&self, method: &str, path: &str, status: u16, took: Duration) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let requests = requests.entry((method.to_owned(), path.to_owned())).or_default();

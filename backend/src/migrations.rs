@@ -69,7 +69,7 @@ pub async fn is_migrated(db: &Db) -> Result<bool, Error> {
 pub async fn migrate(db: &Db) -> Result<(), Error> {
     let dialect = db.dialect();
     let mut connection = db.writer().acquire().await?;
-    // Its lock goes with it, and so does what a step that failed has begun.
+    // The connection is closed, so that its lock ends, and anything that a failed step has begun.
     connection.close_on_drop();
     if dialect == Dialect::MySql {
         lock(&mut connection).await?;
@@ -92,8 +92,8 @@ pub async fn migrate(db: &Db) -> Result<(), Error> {
     Ok(())
 }
 
-/// DDL commits by itself in MySQL, so a transaction could not keep others out. The lock is the server's, so
-/// the database is in its name.
+/// DDL commits by itself in MySQL, so a transaction could not keep others out. The lock is of the whole
+/// server, so its name contains the database.
 async fn lock(connection: &mut Connection) -> Result<(), Error> {
     let lock = "SELECT COALESCE(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), ?), 0)";
     for seconds in [0_i64, LOCK_SECONDS] {
@@ -118,7 +118,7 @@ async fn lock(connection: &mut Connection) -> Result<(), Error> {
 /// How long another process may take for the migrations.
 const LOCK_SECONDS: i64 = 60;
 
-/// A step that was cut short in MySQL is done again from its beginning, so each statement allows for that.
+/// In MySQL, a step that was cut short is done again from its beginning, so each statement allows for that.
 async fn step(connection: &mut Connection, dialect: Dialect, migration: &Migration) -> Result<(), Error> {
     let Migration { version, name, statements } = migration;
     if dialect == Dialect::Sqlite {

@@ -13,17 +13,17 @@ use crate::tables::product;
 
 /// What a user orders.
 pub struct Wanted {
-    /// The user's own name for the order: under one name there is one order.
+    /// The user's own id for the order: one id makes one order.
     pub client_key: String,
     pub product_id: i64,
-    /// Under which business code the payer is told.
+    /// The business code of the message to the payer.
     pub biz_code: i32,
 }
 
-/// Places an order, of which the payer may have the link. The same order once more is the first one.
+/// Places an order whose link the payer may have. The same order again is the first one.
 ///
 /// # Errors
-/// 409 if another order has its name, or too many are unpaid; 404 without the product; 429.
+/// 409 if another order has its id, or too many are unpaid; 404 without the product; 429.
 pub async fn place(store: &Store, user_id: i64, wanted: Wanted) -> Result<OrderRow, Error> {
     let order = match pay_order::of_key(store.db.primary(), user_id, &wanted.client_key).await? {
         Some(order) => order,
@@ -34,14 +34,14 @@ pub async fn place(store: &Store, user_id: i64, wanted: Wanted) -> Result<OrderR
     }
     if order.status == Status::Waiting {
         schedule_expiry(store, &order).await;
-        // If it has another status already, this was a repeat that is as good.
+        // If it has another status by now, an earlier request did this.
         pay_order::advance(store.db.writer(), &order.id, Status::Waiting, Status::Paying).await?;
     }
     store.wrote(&name(user_id)).await;
     Ok(order)
 }
 
-/// The price is what the database says at this moment, whatever the caller saw.
+/// The price is that of the database at this moment, whatever the caller saw.
 async fn insert(store: &Store, user_id: i64, wanted: &Wanted) -> Result<OrderRow, Error> {
     limit(store, user_id).await?;
     let most = store.config.orders_open_max;
@@ -77,7 +77,7 @@ async fn insert(store: &Store, user_id: i64, wanted: &Wanted) -> Result<OrderRow
     other.ok_or_else(|| Error::internal("an order is there and is not"))
 }
 
-/// A cache that is away limits nobody.
+/// Without the cache there is no limit.
 async fn limit(store: &Store, user_id: i64) -> Result<(), Error> {
     match store.cache.count(&format!("orders:{user_id}"), Duration::from_secs(60)).await {
         Ok(count) if count > ORDERS_PER_MINUTE_MAX => {
@@ -87,7 +87,7 @@ async fn limit(store: &Store, user_id: i64) -> Result<(), Error> {
     }
 }
 
-/// Without its job an order is found by the sweep.
+/// If the job is lost, the sweep finds the order.
 async fn schedule_expiry(store: &Store, order: &OrderRow) {
     let left = Duration::from_millis((order.expires_ms - store.clock.now_ms()).max(0) as u64);
     if let Err(error) = store.queue.push(Topic::OrderExpiry, std::slice::from_ref(&order.id), left).await {
@@ -95,17 +95,17 @@ async fn schedule_expiry(store: &Store, order: &OrderRow) {
     }
 }
 
-/// Under which it is known that a user's orders were written of late.
+/// The name that marks a user's orders as just written.
 pub fn name(user_id: i64) -> String {
     format!("orders:{user_id}")
 }
 
-/// What is said of an order that is not there, or is another user's.
+/// The error for an order that does not exist, or is another user's.
 pub fn unknown() -> Error {
     Error::not_found("there is no such order")
 }
 
-/// What is said of a product that is not there, or cannot be ordered.
+/// The error for a product that does not exist, or cannot be ordered.
 pub fn unknown_product() -> Error {
     Error::not_found("there is no such product")
 }

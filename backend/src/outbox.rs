@@ -1,9 +1,9 @@
-//! The outbox: messages to clients that are committed with what they tell of, and pushed afterwards, at least
-//! once.
+//! The outbox: messages to clients that are committed together with their cause, and pushed afterwards, at
+//! least once.
 //!
-//! The process that committed them pushes them from memory. What is not pushed within some seconds, because
-//! that process died or the push API is away, is taken up from the table by any process. A message keeps its
-//! key on every try, by which router and receivers drop repeats.
+//! The process that committed them pushes them from memory. Any process takes up from the table what is not
+//! pushed within some seconds, because that process died or the push API is away. A message keeps its key on
+//! every try, by which router and receivers drop repeats.
 
 mod message;
 mod users;
@@ -27,9 +27,9 @@ use crate::tables::outbox;
 pub use message::{Message, Target};
 use users::{Kind, Pace, Users};
 
-/// What is to be pushed, in memory.
+/// Messages to push, in memory.
 pub struct Outbox {
-    /// For rooms.
+    /// Lanes for rooms.
     lanes: Vec<Lane>,
     rows_to_users: Users,
     mentions_to_users: Users,
@@ -51,13 +51,13 @@ struct Item {
     id: Option<i64>,
     message: Message,
     tries: u32,
-    /// Of one without a row.
+    /// Set for a message without a row.
     mention: Option<Mention>,
 }
 
-/// What a message without a row has.
+/// The extra state of a message without a row.
 struct Mention {
-    /// Is told that the router has it.
+    /// Gets notified when the router has it.
     told: oneshot::Sender<()>,
     _place: Place,
 }
@@ -69,7 +69,7 @@ struct Mentions {
     by_target: HashMap<Target, usize>,
 }
 
-/// The place of one among them, until it is dropped.
+/// Holds a place for one of these until it is dropped.
 struct Place {
     mentions: Arc<Mutex<Mentions>>,
     target: Target,
@@ -101,12 +101,12 @@ impl Drop for Place {
     }
 }
 
-/// The rows that this process deals with.
+/// The rows that this process handles.
 #[derive(Default)]
 struct Hand {
-    /// All of them.
+    /// All these rows.
     held: HashSet<i64>,
-    /// Those that are pushed, and still in the table.
+    /// Rows that are pushed, and still in the table.
     done: Vec<i64>,
 }
 
@@ -125,7 +125,7 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// Takes messages that were just committed, with the ids that `outbox::insert` answered. If there are too
+    /// Takes messages that were just committed, with the ids that `outbox::insert` returned. If there are too
     /// many, they stay in the table until there are fewer.
     pub fn hand_over(&self, rows: Vec<(i64, Message)>) {
         for (id, message) in rows {
@@ -139,8 +139,8 @@ impl Outbox {
         }
     }
 
-    /// Takes a message that is in no table: it is pushed if that works at once, and if its target's share has
-    /// room for it. Says when it is on its way; an error if it is given up.
+    /// Takes a message without a row: it is pushed if that works at once, and if its target's share has room
+    /// for it. The receiver gets a notice when it is on its way; an error if it is given up.
     pub fn mention(&self, message: Message) -> oneshot::Receiver<()> {
         let (told, is_told) = oneshot::channel();
         match Place::take(&self.mentions, message.target) {
@@ -155,7 +155,7 @@ impl Outbox {
         is_told
     }
 
-    /// Commits messages by themselves, and has them pushed.
+    /// Commits messages on their own, and has them pushed.
     pub async fn commit(&self, store: &Store, messages: Vec<Message>) -> Result<(), Error> {
         let mut tx = store.db.begin().await?;
         let ids = outbox::insert(&mut tx, &messages, store.clock.now_ms()).await?;
@@ -169,8 +169,7 @@ impl Outbox {
         outbox::count(store.db.primary()).await
     }
 
-    /// Messages in memory, those that are pushed and still in the table, and those without a row that were
-    /// given up.
+    /// How many messages are in memory, are pushed and still in the table, and had no row and were given up.
     pub fn counts(&self) -> [(&'static str, u64); 3] {
         let (held, done) = {
             let hand = lock(&self.hand);
@@ -191,28 +190,28 @@ impl Outbox {
         }
     }
 
-    /// Done with these: their rows go, and others are forgotten.
+    /// Finishes these messages: their rows will be removed.
     fn finish(&self, items: impl Iterator<Item = Item>) {
         let mut ids = Vec::new();
         for item in items {
             ids.extend(item.id);
             if let Some(mention) = item.mention {
-                let _ = mention.told.send(()); // who mentioned it may not care
+                let _ = mention.told.send(()); // its caller may have gone
             }
         }
         lock(&self.hand).done.extend(ids);
         self.pushed.notify_one();
     }
 
-    /// Drops what the push API calls wrong.
+    /// Drops messages that the push API refuses as invalid.
     fn drop_refused(&self, items: impl Iterator<Item = Item>) {
         let items: Vec<Item> = items.collect();
         self.lost.fetch_add(items.len() as u64, Ordering::Relaxed);
         self.finish(items.into_iter());
     }
 
-    /// Once more, later: what a user gets then may come after what was committed later. A message without a
-    /// row is given up after a few tries.
+    /// Tries a message again, later: by then, later commits may have overtaken it. A message without a row is
+    /// given up after a few tries.
     fn retry(self: &Arc<Self>, mut item: Item) {
         item.tries += 1;
         if item.id.is_none() && item.tries >= MENTION_TRIES_MAX {
@@ -236,7 +235,7 @@ struct Pusher {
     store: Arc<Store>,
 }
 
-/// Pushes what is there, until it is time to end.
+/// Pushes messages until it is time to end.
 pub(crate) async fn run(outbox: Arc<Outbox>, push: Arc<Push>, store: Arc<Store>, stop: Stop) {
     let pusher = Arc::new(Pusher { outbox, push, store });
     let mut tasks = JoinSet::new();
@@ -282,10 +281,10 @@ async fn push_lane(pusher: Arc<Pusher>, index: usize, mut stop: Stop) {
                     failures = 0;
                     continue;
                 }
-                // In front, since the order within a room counts.
+                // In front, to keep the order within a room.
                 put_back(lane, open.into_iter().map(|(item, _)| item).collect());
             }
-            // One of them is wrong: which, is found by halving.
+            // One of them is invalid; halving finds it.
             Err(error) if error.status.is_client_error() && batch.len() == 1 => {
                 error!(%error, message = ?batch[0].message, "the push API refuses a message as invalid; it is dropped");
                 pusher.outbox.drop_refused(batch.into_iter());
@@ -315,7 +314,7 @@ async fn push_lane(pusher: Arc<Pusher>, index: usize, mut stop: Stop) {
     }
 }
 
-/// A message without a row is done with when the router has it.
+/// A message without a row is done when the router has it.
 fn is_done(item: &Item, outcome: &PushOutcome) -> bool {
     outcome.is_final() || item.id.is_none() && outcome.outcome == "pending"
 }
@@ -346,7 +345,7 @@ fn put_back(lane: &Lane, items: Vec<Item>) {
     }
 }
 
-/// Takes up rows that whoever wrote them did not push: at the start, and again and again.
+/// Takes up rows that their writers did not push: at the start, and again and again.
 async fn take_up(pusher: Arc<Pusher>, mut stop: Stop) {
     while !stop.is_due() {
         if let Err(error) = take_up_due(&pusher).await {
@@ -408,7 +407,7 @@ async fn remove_rows(pusher: &Pusher, ids: &[i64]) -> Result<(), Error> {
     tx.commit().await
 }
 
-/// Twice as long after each failure, less up to half of it by chance.
+/// Doubles after each failure, less up to half of it by chance.
 fn pause(failures: u32) -> Duration {
     let most = PAUSE_MS_MAX.min(PAUSE_MS_FIRST << failures.min(16).saturating_sub(1));
     Duration::from_millis(most - random::below(most / 2))
@@ -418,7 +417,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// For rooms.
+/// Lanes for rooms.
 const LANES: usize = 4;
 /// Rows in memory.
 const HELD_MAX: usize = 100_000;
@@ -434,10 +433,10 @@ const PAUSE_MS_MAX: u64 = 5_000;
 const TAKE_UP_PAUSE: Duration = Duration::from_secs(5);
 /// Rows that are taken up at once.
 const TAKE_UP_MAX: u32 = 5_000;
-/// How long a row that was taken up is left to whoever did.
+/// How long a row is left to the process that took it up.
 const CLAIM_TIME_MS: i64 = 30_000;
-/// How long pushed rows are gathered before they are removed. What a process that dies has gathered is pushed
-/// once more.
+/// How long pushed rows are gathered before they are removed. If the process dies, these are pushed once
+/// more.
 const GATHER: Duration = Duration::from_millis(250);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The page with a live room, which `web/` builds: what anybody would write against the API, and what one
-//! tries a server with.
+//! The page with a live room, which `web/` builds: an example of an app for the API, and a way to try a
+//! server.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ const FILES: [(&str, &str, &str); 4] = [
     ("/favicon.svg", "image/svg+xml", include_str!("../../web/dist/favicon.svg")),
 ];
 
-/// Nothing runs that did not come from this port, whatever text somebody gets into the page. The gateway, to
-/// which it connects by WebSocket, may be anywhere.
+/// Only scripts from this port run, whatever text gets into the page. The gateway, to which it connects by
+/// WebSocket, may be anywhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -36,7 +36,7 @@ fn file(kind: &'static str, text: &'static str) -> Response {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // A page of the last version does not speak with the API of this one.
+        // A page of an earlier version does not fit the API of this one.
         (header::CACHE_CONTROL, "no-cache"),
     ];
     (headers, text).into_response()

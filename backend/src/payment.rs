@@ -1,4 +1,4 @@
-//! What payment providers tell.
+//! The callbacks of payment providers.
 //!
 //! One transaction moves the order once, credits account and ledger, and puts the outcome into the outbox; so
 //! a callback that comes twice, late, or from two processes at once pays once.
@@ -20,24 +20,24 @@ use crate::tables::outbox;
 use crate::tables::pay_order::{self, OrderRow, Pay, Payment, Status, TRADE_NO_BYTES_MAX};
 use crate::{hex, orders};
 
-/// What a provider tells of a payment.
+/// A provider's report of a payment.
 #[derive(Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = PaymentCallback, examples(json!({ "order_id": "0f3a62a1c55f4c3d9d1f5a0b7c8e9d01", "trade_no": "2026113022001", "amount_cents": 990, "status": "paid", "timestamp_ms": 1763000042123_i64 })))]
 pub struct Callback {
-    /// The order, as it was told to the provider.
+    /// The order, as the provider knows it.
     pub order_id: String,
     /// The provider's number of the payment, 1 to 96 bytes; unlike that of any other payment.
     pub trade_no: String,
     /// What was paid, in cents.
     pub amount_cents: i64,
-    /// What became of it.
+    /// The outcome of the payment.
     pub status: Outcome,
-    /// When this was signed, in ms since 1970; good for 15 minutes.
+    /// When this was signed, in ms since 1970; valid for 15 minutes.
     pub timestamp_ms: i64,
 }
 
-/// What became of a payment.
+/// The outcome of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = PaymentOutcome)]
@@ -48,7 +48,7 @@ pub enum Outcome {
     Failed,
 }
 
-/// What is known of the order; the same however often the same is told.
+/// The state of the order; the same for every repeat of a callback.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = PaymentAnswer, examples(json!({ "order_id": "0f3a62a1c55f4c3d9d1f5a0b7c8e9d01", "status": "paid", "coins": 100, "late": false })))]
 pub struct Answer {
@@ -62,7 +62,7 @@ pub struct Answer {
     late: bool,
 }
 
-/// Takes what a provider has sent.
+/// Takes a provider's callback.
 pub async fn take(app: &App, provider: &str, signature: &str, body: &[u8]) -> Result<Answer, Error> {
     if provider != PROVIDER && !(provider == MOCK && app.store.config.mock) {
         return Err(Error::not_found("there is no such provider"));
@@ -73,7 +73,7 @@ pub async fn take(app: &App, provider: &str, signature: &str, body: &[u8]) -> Re
     insist(|| settle(app, provider, &callback)).await
 }
 
-/// What a callback says, if the provider has signed it, and of late.
+/// Parses a callback, if the provider has signed it lately.
 fn check(app: &App, signature: &str, body: &[u8]) -> Result<Callback, Error> {
     let secret = app.store.config.provider_secret.as_bytes();
     if secret.is_empty() {
@@ -93,13 +93,13 @@ fn check(app: &App, signature: &str, body: &[u8]) -> Result<Callback, Error> {
     Ok(callback)
 }
 
-/// What the order's payer and the provider are told, and what is committed with it.
+/// The result for the payer and the provider, and what is committed with it.
 enum Settled {
-    /// Nothing is to be done.
+    /// There is nothing to do.
     Known(Answer),
-    /// The coins go.
+    /// The coins are credited.
     Credited(Answer, Vec<(i64, Message)>),
-    /// It cannot be; people look at it.
+    /// It cannot be booked; people must look at it.
     Flagged(Error),
 }
 
@@ -178,7 +178,7 @@ async fn settle_in(
     Ok(Settled::Credited(answer, message))
 }
 
-/// Account, ledger and outbox, in the order's transaction.
+/// Writes account, ledger and outbox, in the order's transaction.
 async fn credit(
     app: &App,
     tx: &mut Tx,
@@ -237,11 +237,11 @@ const PAYMENTS: &Family = &Family {
     help: "Payment callbacks, by result.",
     label: "result",
 };
-/// The provider whose secret is configured.
+/// The name of the provider whose secret is configured.
 pub const PROVIDER: &str = "default";
-/// The one of demonstrations.
+/// The name of the mock provider.
 pub const MOCK: &str = "mock";
-/// How far the provider's clock and ours may be apart, and how long a callback is good.
+/// How far the provider's clock may differ from ours, and how long a callback is valid.
 const AGE_MS_MAX: i64 = 15 * 60 * 1_000;
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use crate::hex;
 pub struct Phone(String);
 
 impl Phone {
-    /// The number that people write: with its country code after `+` or `00`, or without, which means
-    /// `country`. Spaces, dots, dashes and brackets say nothing; nor does the 0 before a number within a
+    /// Parses a number as people write it: with its country code after `+` or `00`, or without, which means
+    /// `country`. Spaces, dots, dashes and brackets are ignored, and so is the 0 before a number within a
     /// country.
     pub fn parse(text: &str, country: &str) -> Result<Self, Error> {
         let wanted = || {
@@ -46,8 +46,8 @@ impl Phone {
         hex::text(&self.hash())
     }
 
-    /// What the number is known by in database and cache. There are so few numbers that whoever has the
-    /// hashes can try them all: it keeps numbers out of sight, not secret.
+    /// The hash under which database and cache know it. There are so few numbers that whoever has the hashes
+    /// can try them all: it keeps numbers out of sight, not secret.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }
@@ -65,11 +65,11 @@ impl fmt::Display for Phone {
     }
 }
 
-/// As many digits as a country's shortest numbers have, with its code.
+/// The number of digits in the shortest numbers of a country, with its code.
 const DIGITS_MIN: usize = 7;
-/// What E.164 allows.
+/// The limit of E.164.
 const DIGITS_MAX: usize = 15;
-/// The longest text that is looked at.
+/// The longest text that is parsed.
 const TEXT_BYTES_MAX: usize = 40;
 
 #[cfg(test)]

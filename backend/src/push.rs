@@ -35,7 +35,7 @@ pub struct PushItem {
     pub room: Option<i64>,
     /// What it is about.
     pub biz_code: i32,
-    /// The same name to the same target is delivered once; up to 64 bytes.
+    /// Pushes with the same id to the same target are delivered once; up to 64 bytes.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub client_msg_id: String,
     /// The payload.
@@ -44,7 +44,7 @@ pub struct PushItem {
     /// Whom receivers see as its sender; 0 for the backend.
     #[serde(skip_serializing_if = "is_zero")]
     pub sender: i64,
-    /// It comes from the inbox: it keeps the sender's name for it, and the backend keeps it if it fails.
+    /// It comes from the inbox: it keeps the sender's id, and the backend keeps it if it fails.
     #[serde(skip_serializing_if = "is_false")]
     pub stored: bool,
     /// With `stored`: for the session on this class of device alone.
@@ -55,17 +55,17 @@ pub struct PushItem {
     pub class: Option<&'static str>,
 }
 
-/// IM tokens that are refused.
+/// IM tokens to refuse.
 #[derive(Serialize, Deserialize)]
 pub struct Revoked {
     /// The app.
     pub app: i32,
-    /// Whose tokens.
+    /// The user whose tokens they are.
     pub user: i64,
-    /// Those of this login alone, whenever they were made.
+    /// Only those of this login, whenever they were made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
-    /// Else those that were made before, in s since the UNIX epoch.
+    /// Otherwise those that were made before this time, in s since the UNIX epoch.
     pub before_s: i64,
     /// For how long, in s.
     pub ttl_s: u32,
@@ -80,17 +80,17 @@ pub struct OnlineDevices {
     pub settled: bool,
 }
 
-/// What became of a push.
+/// The outcome of a push.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct PushOutcome {
     /// `delivered`, `stored`, `sequenced`, `sent`, `pending`, `unavailable` or `failed`.
     pub outcome: String,
-    /// Of a failure.
+    /// The reason of a failure.
     #[serde(default)]
     pub reason: Option<String>,
 }
 
-/// What was done, for the metrics.
+/// Counters for the metrics.
 #[derive(Default)]
 struct Counters {
     requests: AtomicU64,
@@ -118,13 +118,13 @@ impl Push {
         Ok(Self { client, url, bearer, counters: Counters::default() })
     }
 
-    /// Pushes up to `PUSHES_MAX` messages, those to one target in their order; their outcomes in the same
+    /// Pushes up to `PUSHES_MAX` messages, those to one target in order. Returns their outcomes in the same
     /// order. An outcome that is not known within three seconds is `pending`.
     pub async fn send(&self, items: &[PushItem]) -> Result<Vec<PushOutcome>, Error> {
         self.send_within(items, WAIT).await
     }
 
-    /// The same with a time of its own. A 4xx that names a message as wrong is an error with that status; one
+    /// The same with another wait. A 4xx that names a message as wrong is an error with that status; a 4xx
     /// that may pass is 503.
     pub async fn send_within(&self, items: &[PushItem], wait: Duration) -> Result<Vec<PushOutcome>, Error> {
         let sent = tokio::time::timeout(wait + ANSWER_TIME, self.ask(items, wait)).await;
@@ -177,7 +177,7 @@ impl Push {
         }
     }
 
-    /// Asks on which devices up to `USERS_MAX` users of an app are online.
+    /// Asks which devices of up to `USERS_MAX` users of an app are online.
     pub async fn online(&self, app: i32, users: &[i64]) -> Result<OnlineDevices, Error> {
         #[derive(Serialize)]
         struct Question<'a> {
@@ -224,7 +224,7 @@ impl Push {
         Ok((status, bytes.to_bytes()))
     }
 
-    /// What was done, by name.
+    /// The counters, by name.
     pub fn counts(&self) -> [(&'static str, u64); 4] {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { requests, requests_failed, messages, messages_done } = &self.counters;
@@ -243,7 +243,7 @@ impl PushOutcome {
         self.outcome == "delivered"
     }
 
-    /// Whether another try could do no more: it is there, nobody is, or the router has handed it over as
+    /// Whether another try could change nothing: it is there, nobody is, or the router has handed it over as
     /// undelivered.
     pub fn is_final(&self) -> bool {
         match self.outcome.as_str() {
@@ -275,7 +275,7 @@ pub const PUSHES_MAX: usize = 500;
 pub const USERS_MAX: usize = 1_000;
 /// How long the control API waits for outcomes.
 const WAIT: Duration = Duration::from_secs(3);
-/// How long it may take on top of that.
+/// How much longer than that a call may take.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 /// Shorter than what servers keep a connection for.

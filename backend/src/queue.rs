@@ -1,8 +1,8 @@
-//! The durable queue: Redis Streams, or a table of the database. What was pushed is taken at least once,
-//! until it is done.
+//! The durable queue: Redis Streams, or a table of the database. A pushed job is taken at least once, until
+//! it is done.
 //!
-//! A job that is taken and not done in time is taken again; one that was taken [`TRIES_MAX`] times goes to
-//! the topic's dead letters. Jobs of one topic come roughly in the order in which they were due.
+//! A job that is taken and not done in time is taken again; after [`TRIES_MAX`] times it goes to the topic's
+//! dead letters. Jobs of one topic come roughly in the order in which they were due.
 
 mod redis;
 mod table;
@@ -17,7 +17,7 @@ use crate::db::Db;
 use crate::error::Error;
 pub use table::TableQueue;
 
-/// How long a job that was taken is left to whoever took it.
+/// How long a job is left to the process that took it.
 pub const TAKE_TIME: Duration = Duration::from_secs(30);
 /// How often a job is taken before it is a dead letter.
 pub const TRIES_MAX: u32 = 16;
@@ -72,14 +72,14 @@ pub struct Job {
     pub tries: u32,
 }
 
-/// What every queue does. `tests/scenarios/queue.rs` is what each has to pass.
+/// The interface of every queue. `tests/scenarios/queue.rs` tests each.
 #[allow(async_fn_in_trait, reason = "its callers name the type")]
 pub trait Queue {
-    /// Adds jobs that are due after `delay`. When it answers, they outlive this process.
+    /// Adds jobs that are due after `delay`. Once this returns, they outlive this process.
     async fn push(&self, topic: Topic, payloads: &[String], delay: Duration) -> Result<(), Error>;
 
-    /// Takes up to `most` jobs that are due; waits up to `wait` for the first. A call that is given up may
-    /// have taken jobs, which then come again as those of a taker that has died.
+    /// Takes up to `most` jobs that are due; waits up to `wait` for the first. A call that is dropped may
+    /// have taken jobs; these come again, as those of a process that has died.
     async fn take(&self, topic: Topic, most: u32, wait: Duration) -> Result<Vec<Job>, Error>;
 
     /// Ends jobs for good.
@@ -108,7 +108,7 @@ impl AnyQueue {
         Self::open_with(config, servers, db, clock, TAKE_TIME)
     }
 
-    /// One that leaves a job for `take_time` to whoever took it.
+    /// The same with a `take_time`: how long a job is left to the process that took it.
     pub fn open_with(
         config: &Config,
         servers: Option<&Servers>,

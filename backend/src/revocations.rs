@@ -1,7 +1,7 @@
-//! Revocations of IM tokens: jobs in the durable queue, and the worker that has gateways carry them out.
+//! Revocations of IM tokens: jobs in the durable queue, and the worker that sends them to gateways.
 //!
 //! A logout may come while no gateway answers. So its revocation is a job, which is tried again until the
-//! push API has taken it, or until the tokens have expired by themselves. To revoke twice harms nobody.
+//! push API has taken it, or until the tokens have expired by themselves. Revoking twice does no harm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::store::Store;
 struct Revocation {
     #[serde(flatten)]
     revoked: Revoked,
-    /// When the tokens have expired by themselves, in s since the UNIX epoch.
+    /// When the last of the tokens expires, in s since the UNIX epoch.
     until_s: i64,
 }
 
-/// Has gateways refuse the IM tokens of a login, or all that a user has, and end the sessions that have them,
-/// for as long as the tokens are good. When it answers, the revocation outlives this process.
+/// Has gateways refuse the IM tokens of a login, or all tokens of a user, and end their sessions, for as long
+/// as the tokens are valid. Once this returns, the revocation outlives this process.
 ///
 /// # Errors
 /// 503: the queue is away, and nothing is revoked.
@@ -54,7 +54,7 @@ pub(crate) async fn run(store: Arc<Store>, push: Arc<Push>, mut stop: Stop) {
     }
 }
 
-/// A batch. A job that fails is put off by a job of its own, since the queue gives up a job that was taken
+/// Does a batch. A job that fails is replaced by a later one, since the queue gives up a job that was taken
 /// too often.
 async fn work(store: &Store, push: &Push) -> Result<(), Error> {
     let jobs = store.queue.take(Topic::Revocation, BATCH_MAX, WAIT).await?;
@@ -79,7 +79,7 @@ async fn work(store: &Store, push: &Push) -> Result<(), Error> {
 /// Has gateways carry out one job.
 ///
 /// # Errors
-/// 503: perhaps not all gateways were told.
+/// 503: perhaps some gateways did not get it.
 async fn revoke(store: &Store, push: &Push, job: &Job) -> Result<(), Error> {
     let Revocation { revoked, until_s } = match serde_json::from_str(&job.payload) {
         Ok(revocation) => revocation,
@@ -94,7 +94,7 @@ async fn revoke(store: &Store, push: &Push, job: &Job) -> Result<(), Error> {
     }
 }
 
-/// A login is deleted after its revocation is queued, and gives out tokens until then. So many s are allowed
+/// A login is deleted after its revocation is queued, and issues tokens until then. This many s are allowed
 /// for that; no statement takes longer.
 const MARGIN_S: u32 = 60;
 /// The longest time that gateways refuse tokens for, in s: a week.

@@ -7,10 +7,10 @@ use crate::error::Error;
 use crate::store::Store;
 use crate::tables::room::{self, RoomRow};
 
-/// Opens a room of a user, who has one open room; under the same title once more it is the same room.
+/// Opens a room of a user, who has one open room; the same title again gives the same room.
 ///
 /// # Errors
-/// 409 if another one is open, 429 for too many in a day.
+/// 409 if another room is open, 429 for too many in a day.
 pub async fn open(store: &Store, owner_id: i64, title: &str) -> Result<RoomRow, Error> {
     let mut known = room::open_of(store.db.primary(), owner_id).await?;
     if known.is_none() {
@@ -24,7 +24,7 @@ pub async fn open(store: &Store, owner_id: i64, title: &str) -> Result<RoomRow, 
         let message = format!("room {} is open, under another title; close it first", room.id);
         return Err(Error::conflict("room_open", message));
     }
-    // Somebody may have asked for this id before there was a room.
+    // "No such room" may be cached under this id.
     store.changed(&[key(room.id)]).await;
     Ok(room)
 }
@@ -60,7 +60,7 @@ pub async fn close(store: &Store, owner_id: i64, id: i64) -> Result<RoomRow, Err
     room::get(store.db.primary(), id).await?.ok_or_else(unknown)
 }
 
-/// A cache that is away limits nobody.
+/// Without the cache there is no limit.
 async fn limit_openings(store: &Store, owner_id: i64) -> Result<(), Error> {
     let most = store.config.rooms_per_day;
     match store.cache.count(&format!("rooms_opened:{owner_id}"), Duration::from_secs(86_400)).await {
@@ -71,7 +71,7 @@ async fn limit_openings(store: &Store, owner_id: i64) -> Result<(), Error> {
     }
 }
 
-/// What is said of a room that is not there.
+/// The error for a room that does not exist.
 pub fn unknown() -> Error {
     Error::not_found("there is no such room")
 }

@@ -1,4 +1,4 @@
-//! The process's part of it: the listener, the workers, and their end.
+//! The running process: the listener, the workers, and their end.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::stop::Stop;
 use crate::store::second_delete;
 use crate::{event_streams, gift, hooks, http, inbox, order_expiry, outbox, revocations, session_check};
 
-/// How long connections to the database that are in use are waited for at the end.
+/// How long the end waits for connections to the database that are in use.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// How long spans may take to leave at the end.
 const EXPORT_TIME: Duration = Duration::from_millis(500);
@@ -23,9 +23,9 @@ const EXPORT_TIME: Duration = Duration::from_millis(500);
 pub struct Backend {
     app: Arc<App>,
     address: SocketAddr,
-    /// Brings work in: the API and the bridge's streams.
+    /// The tasks that bring work in: the API and the bridge's streams.
     intake: Tasks,
-    /// Does what came in.
+    /// The tasks that do the work.
     workers: Tasks,
 }
 
@@ -53,7 +53,7 @@ impl Backend {
         Self::start_with(app, listener, None)
     }
 
-    /// The same by TLS, if there is what it is to show.
+    /// The same by TLS, if `tls` is given.
     pub fn start_with(
         app: Arc<App>,
         listener: TcpListener,
@@ -95,7 +95,7 @@ impl Backend {
         &self.app
     }
 
-    /// Takes no more requests, lets those under way finish and then the workers on whom they wait, for
+    /// Accepts no more requests, lets those under way finish and then the workers that they wait for, for
     /// `deadline` at most, and ends the connections.
     pub async fn stop(mut self, deadline: Duration) {
         let all = async {

@@ -1,10 +1,10 @@
-//! Asks the gateways for the sessions that the tables have, and ends those that are nowhere.
+//! Asks the gateways for the sessions in the tables, and ends those that no gateway has.
 //!
-//! Events tell of every session that ends, unless all that knew of it die at once: gateway and router, or a
-//! node with its clients. Such a session would be online, and a member of its rooms, for ever. So a process
-//! goes through the devices that are online, asks the push API where they are, and ends a session that was
-//! missing twice, [`CONFIRM_MS`] apart, while the routers said that they know of all sessions. A push API
-//! that is away ends nothing.
+//! Events report the end of every session, unless all that knew it die at once: gateway and router, or a node
+//! with its clients. Such a session would be online, and a member of its rooms, for ever. So a process goes
+//! through the devices that are online, asks the push API where they are, and ends a session that was missing
+//! twice, [`CONFIRM_MS`] apart, while the routers said that they know all sessions. If the push API is away,
+//! no session ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ async fn check_all(app: &App) {
     }
 }
 
-/// Whether this process is the one that checks. Without the cache each does.
+/// Whether this process is the one that checks. Without the cache every process checks.
 async fn is_first(app: &App, name: &str) -> bool {
     match app.store.cache.set_if_absent(HOLDER_KEY, name, HOLDER_TTL).await {
         Ok(Some(holder)) if holder != name => false,
@@ -67,7 +67,7 @@ async fn is_first(app: &App, name: &str) -> bool {
     }
 }
 
-/// Where the process is in its way through the devices.
+/// The progress of a pass through the devices.
 #[derive(Default)]
 struct Check {
     /// Users up to this one are done in this pass.
@@ -84,7 +84,7 @@ struct Missing {
 }
 
 impl Check {
-    /// Checks some devices; how long to pause then.
+    /// Checks some devices. Returns how long to pause then.
     async fn step(&mut self, app: &App) -> Result<Duration, Error> {
         let page = match self.missing.len() < MISSING_MAX {
             true => {
@@ -110,7 +110,7 @@ impl Check {
             asked.entry(device).or_insert(login);
         }
         let calls = self.ask(app, asked).await?;
-        // The place is left only once its devices were asked for.
+        // The position moves on only once its devices were checked.
         self.after = last;
         Ok(match last {
             Some(_) => CALL_PAUSE * calls.max(1),
@@ -119,7 +119,7 @@ impl Check {
         })
     }
 
-    /// Asks for devices that the tables have online, each with the stamp of its session; in how many calls.
+    /// Asks for devices that are online in the tables, each with its stamp. Returns the number of calls.
     async fn ask(&mut self, app: &App, asked: BTreeMap<Device, i64>) -> Result<u32, Error> {
         let users: BTreeSet<i64> = asked.keys().map(|device| device.user_id).collect();
         let users: Vec<i64> = users.into_iter().collect();
@@ -148,7 +148,7 @@ impl Check {
         Ok(calls)
     }
 
-    /// Whether a session that is missing was so before, long enough ago.
+    /// Whether a missing session was missing before, long enough ago.
     fn is_confirmed(&mut self, now_ms: i64, device: &Device, login: i64) -> bool {
         match self.missing.get(device) {
             Some(missing) if missing.login == login => now_ms - missing.since_ms >= CONFIRM_MS,
@@ -166,18 +166,18 @@ pub const SESSIONS: &Family = &Family {
     help: "Sessions that the tables had and no gateway, by what became of them.",
     label: "result",
 };
-/// Between the two times that a session is missing: longer than a lease of a link, and than gateways take to
-/// announce themselves to a router.
+/// The time between the two times that a session is missing: longer than a lease of a link, and than gateways
+/// take to announce themselves to a router.
 const CONFIRM_MS: i64 = 6_000;
 /// Rows that are read at a time.
 const PAGE: u32 = 5_000;
-/// Sessions that are remembered as missing; past it none is looked for.
+/// Sessions that are remembered as missing; beyond that, no more are noted.
 const MISSING_MAX: usize = 100_000;
-/// After each call: 5,000 users a second are asked for.
+/// The pause after each call: 5,000 users a second are checked.
 const CALL_PAUSE: Duration = Duration::from_millis(200);
-/// After a pass.
+/// The pause after a pass.
 const PASS_PAUSE: Duration = Duration::from_secs(2);
-/// Failures that are no news: a node that starts, or is restarted.
+/// Failures that are not logged: a node starts, or is restarted.
 const FAILURES_SILENT: u32 = 15;
 const HOLDER_KEY: &str = "session_check";
 const HOLDER_TTL: Duration = Duration::from_secs(10);

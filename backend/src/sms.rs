@@ -11,15 +11,15 @@ use crate::error::Error;
 use crate::phone::Phone;
 use crate::webhook::Webhook;
 
-/// The way to phones.
+/// How login codes reach phones.
 pub enum Sender {
-    /// An operator's service, which is told by HTTP.
+    /// An operator's service, called by HTTP.
     Webhook(Arc<Webhook>),
     /// The log, and `/mock/sms/{phone}`.
     Mock,
 }
 
-/// What the service is told.
+/// The body of a call of the service.
 #[derive(Serialize)]
 struct Message<'a> {
     phone: &'a str,
@@ -28,7 +28,7 @@ struct Message<'a> {
 }
 
 impl Sender {
-    /// The sender that is configured, if there is one.
+    /// The configured sender, if there is one.
     pub fn open(config: &Config) -> Option<Self> {
         match (config.sms_url.as_str(), config.mock) {
             ("", true) => Some(Self::Mock),
@@ -43,10 +43,10 @@ impl Sender {
         }
     }
 
-    /// Tells a phone its login code.
+    /// Sends a phone its login code.
     ///
     /// # Errors
-    /// 503: it is not known to be sent.
+    /// 503: perhaps it was not sent.
     pub async fn send_code(
         &self,
         phone: &Phone,

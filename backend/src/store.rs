@@ -1,4 +1,4 @@
-//! The store: the database behind its cache, the durable queue, and what they are opened with.
+//! The store: the database behind its cache, the durable queue, and the configuration of both.
 
 pub mod second_delete;
 
@@ -20,13 +20,13 @@ use crate::error::Error;
 use crate::migrations::migrate;
 use crate::queue::{AnyQueue, Job, Queue, Topic};
 
-/// How long a database server may take over a statement: longer than one waits for a lock there (50 s by
+/// How long a database server may take over a statement: longer than the wait for a lock there (50 s by
 /// default).
 const STATEMENT_TIME: Duration = Duration::from_secs(60);
 
 /// Where this process keeps its state. One for each process, behind an `Arc`.
 pub struct Store {
-    /// What the operator has set.
+    /// The operator's settings.
     pub config: Config,
     /// What time it is.
     pub clock: Clock,
@@ -42,7 +42,7 @@ pub struct Store {
     pub traces: Traces,
     /// Sends them, until the end.
     exporter: Mutex<Option<Exporter>>,
-    /// Until when all reads go to the primary, since a mark of a write could not be kept.
+    /// Until when all reads go to the primary, because the mark of a write could not be stored.
     unmarked_until_ms: AtomicI64,
 }
 
@@ -69,10 +69,10 @@ impl Store {
         }
     }
 
-    /// Writes what is cached under `keys`, and deletes these from the cache twice: after the write, and again
-    /// after a delay. By then, a reader that had seen the old row has put it into the cache. The second
-    /// delete is in the durable queue before the write begins, so it comes also when this process ends in
-    /// between.
+    /// Writes rows that are cached under `keys`, and deletes these keys from the cache twice: after the
+    /// write, and again after a delay, because a reader that saw the old row may have cached it meanwhile.
+    /// The second delete is in the durable queue before the write begins, so it comes even if this process
+    /// ends in between.
     ///
     /// # Errors
     /// Those of `write`, and 503 without a write if the queue is away.
@@ -86,14 +86,14 @@ impl Store {
         let written = write.await?;
         self.changed(keys).await;
         if self.clock.now_ms() - begun_ms > self.second_delete().as_millis() as i64 / 2 {
-            // So slow a write that its second delete may have come before it.
+            // A slow write may end after its second delete.
             self.delete_again(keys).await?;
         }
         Ok(written)
     }
 
-    /// Deletes what is cached under `keys` and has just been written, and has it read from the primary for a
-    /// while.
+    /// Deletes the cache entries of `keys`, whose rows have just been written, and has them read from the
+    /// primary for a while.
     pub async fn changed(&self, keys: &[String]) {
         self.mark(keys).await;
         if let Err(error) = self.cache.delete_many(keys).await {
@@ -101,14 +101,13 @@ impl Store {
         }
     }
 
-    /// Remembers that what lies under this name has just been written, so that it is read from the primary
-    /// for a while.
+    /// Marks the rows under this name as just written, so that they are read from the primary for a while.
     pub async fn wrote(&self, name: &str) {
         self.mark(&[name.to_owned()]).await;
     }
 
-    /// Where what lies under this name is read: the primary after it was written, or if that is not known;
-    /// else a replica.
+    /// Where rows under this name are read: from the primary after a write, or if that is not known; else
+    /// from a replica.
     pub async fn reader(&self, name: &str) -> &Pool {
         match self.is_marked(name).await {
             true => self.db.primary(),
@@ -116,8 +115,8 @@ impl Store {
         }
     }
 
-    /// Reads through the cache, and what is not in it from the [reader](Self::reader) of that key: a replica
-    /// may not have got what was just written, and what it has would be cached.
+    /// Reads through the cache; on a miss from the [reader](Self::reader) of that key, because a replica may
+    /// not have the latest write yet, and its old row would be cached.
     pub async fn read<T, F>(
         &self,
         key: &str,
@@ -131,8 +130,8 @@ impl Store {
         self.cache.read(key, ttl, || async { load(self.reader(key).await.clone()).await }).await
     }
 
-    /// Takes jobs whose work needs the database. While that is away none is taken, since each taking is a
-    /// try.
+    /// Takes jobs whose work needs the database. While the database is away it takes none, since taking a job
+    /// counts as a try.
     pub async fn take_for_database(
         &self,
         topic: Topic,
@@ -159,7 +158,7 @@ impl Store {
         }
     }
 
-    /// Whether it was written of late. Without replicas it does not matter, and nobody is asked.
+    /// Whether it was written lately. Without replicas that does not matter, and the cache is not asked.
     async fn is_marked(&self, name: &str) -> bool {
         if self.config.replicas.is_empty()
             || self.clock.now_ms() < self.unmarked_until_ms.load(Ordering::Relaxed)
@@ -174,7 +173,7 @@ impl Store {
         self.queue.push(Topic::CacheDelete, &[payload], self.second_delete()).await
     }
 
-    /// What was read from a replica may be as old as that may be behind.
+    /// A row read from a replica may be as old as the replica's allowed lag.
     fn second_delete(&self) -> Duration {
         let lag_ms = if self.config.replicas.is_empty() { 0 } else { self.config.replica_lag_ms_max };
         Duration::from_millis(u64::from(self.config.second_delete_ms) + u64::from(lag_ms))
@@ -185,7 +184,7 @@ impl Store {
     }
 }
 
-/// Where the mark of what was written lies.
+/// The cache key of the mark of a write.
 fn wrote_key(name: &str) -> String {
     format!("wrote:{name}")
 }

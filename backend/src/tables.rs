@@ -1,5 +1,5 @@
-//! SQL, one file a table (or a few that are only written together). Nothing here decides: rules stand in the
-//! callers.
+//! SQL, one file a table (or a few that are only written together). Nothing here decides: the callers have
+//! the rules.
 
 pub mod account;
 pub mod gift;
@@ -30,7 +30,7 @@ use crate::error::Error;
 /// Into how many tables the rows of users are split.
 pub const PARTS: i64 = 100;
 
-/// The two digits that the names of a user's tables end with.
+/// The last two digits in the names of a user's tables.
 pub fn part(user_id: i64) -> String {
     format!("{:02}", user_id.rem_euclid(PARTS))
 }

@@ -21,8 +21,8 @@ pub fn current() -> Option<Context> {
     CURRENT.try_with(|context| *context).ok()
 }
 
-/// The trace of a request. A caller may keep its trace from being exported, but not make it exported: its
-/// flag counts only where we would sample that trace too.
+/// The trace of a request. A caller may keep its trace from being exported, but not cause an export: its flag
+/// counts only if we would sample that trace too.
 pub fn of_request(traceparent: Option<&str>, sampling: Sampling) -> (Context, Option<u64>) {
     match parse(traceparent) {
         Some(given) => {
@@ -33,7 +33,7 @@ pub fn of_request(traceparent: Option<&str>, sampling: Sampling) -> (Context, Op
     }
 }
 
-/// Does work as the span `context`, which `say` tells what came of it. Without an export it is done as it is.
+/// Does work as the span `context`; `say` gets the result. Without an export, it only does the work.
 pub async fn step<T>(
     traces: &Traces,
     kind: Kind,
@@ -50,7 +50,7 @@ pub async fn step<T>(
     done
 }
 
-/// What log lines say of a packet.
+/// The fields of a packet's log lines.
 pub fn span(id: &str, trace: Option<&Context>) -> LogSpan {
     info_span!("packet", id, trace = trace.map(|trace| field::display(trace.trace_id())))
 }

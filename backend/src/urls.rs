@@ -1,13 +1,12 @@
-//! Where servers are: what their URLs may say of TLS.
+//! URLs of servers, and their settings for TLS.
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use trust::Roots;
 
-/// The URL of a MySQL server with what it leaves out about TLS. sqlx would speak TLS with whoever claims to
-/// be the server.
+/// Completes the URL of a MySQL server with settings for TLS. Otherwise sqlx would accept any server.
 ///
 /// # Errors
-/// It wants TLS without a check of who the server is.
+/// It wants TLS without a check of the server's identity.
 pub fn with_tls(url: &str, roots: &Roots) -> Result<String, String> {
     let parameters = || url.split_once('?').map_or("", |(_, query)| query).split('&');
     let value = |names: [&str; 2]| {
@@ -30,7 +29,7 @@ pub fn with_tls(url: &str, roots: &Roots) -> Result<String, String> {
     }
 }
 
-/// Whether a URL names a server. A suffix of it would switch the check of certificates off.
+/// Whether a URL names a server. A suffix could switch the check of certificates off.
 pub fn is_redis(url: &str) -> bool {
     let is_known = url.starts_with("redis://") || url.starts_with("rediss://");
     is_known

@@ -15,8 +15,8 @@ pub async fn find(store: &Store, id: i64) -> Result<Option<UserRow>, Error> {
     store.read(&cache_key(id), CACHE_TTL, async |db| user::get(&db, id).await).await
 }
 
-/// The user of a phone, and whether this made it. However many ask at once, a phone is one user: its row in
-/// `t_user_phone` decides, and the user's row is written with it.
+/// The user of a phone, and whether this call made it. However many ask at once, a phone is one user: its row
+/// in `t_user_phone` decides, and the user's row is written with it.
 pub async fn find_or_register(store: &Store, ids: &Ids, phone: &Phone) -> Result<(i64, bool), Error> {
     let hash = phone.hash();
     if let Some(id) = user_phone::user_of(store.db.primary(), &hash).await? {
@@ -30,13 +30,13 @@ pub async fn find_or_register(store: &Store, ids: &Ids, phone: &Phone) -> Result
     Ok((winner.ok_or_else(|| Error::internal("a phone that was there is gone"))?, false))
 }
 
-/// A user who has just come.
+/// A new user without a profile.
 pub fn nameless(id: i64, created_ms: i64) -> UserRow {
     let name = format!("user{id}");
     UserRow { id, name, avatar: String::new(), sex: 0, city: String::new(), bio: String::new(), created_ms }
 }
 
-/// Makes users without a phone; their ids, ascending.
+/// Makes users without a phone. Returns their ids, ascending.
 pub async fn make(store: &Store, ids: &Ids, count: u32) -> Result<Vec<i64>, Error> {
     let mut made = ids.take(IDS, Order::Shuffled, count).await?;
     made.sort_unstable();
@@ -61,13 +61,13 @@ async fn register(store: &Store, phone: &Phone, id: i64) -> Result<bool, Error> 
     if is_new {
         user::insert(&mut tx, &row).await?;
         tx.commit().await?;
-        // Somebody may have asked for the id before it was given, and "none" is cached.
+        // "No such user" may be cached under this id.
         store.changed(&[cache_key(id)]).await;
     }
     Ok(is_new)
 }
 
-/// The error for a user that there is not.
+/// The error for a user that does not exist.
 pub fn unknown() -> Error {
     Error::not_found("there is no such user")
 }

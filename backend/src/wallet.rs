@@ -12,22 +12,22 @@ use crate::tables::account::{self, Entry};
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "user_id": 10001, "amount": 100, "id": "welcome" })))]
 pub struct Grant {
-    /// To whom.
+    /// The user who gets them.
     pub user_id: i64,
     /// In coins, 1 to 1,000,000,000,000.
     pub amount: i64,
-    /// The caller's name for it, of 1 to 64 bytes: under one name a user gets coins once.
+    /// The caller's id for it, of 1 to 64 bytes: a user gets coins once for each id.
     pub id: String,
 }
 
-/// Gives users coins, all of these or none; how many were not given before.
+/// Gives users coins, all of these or none. Returns how many grants are new.
 ///
 /// # Errors
-/// 400 for a grant that is not as it is wanted, 409 if other coins were given under its id.
+/// 400 for a malformed grant, 409 if other coins were given under its id.
 pub async fn give(store: &Store, mut grants: Vec<Grant>) -> Result<usize, Error> {
     check(&grants)?;
     grants.sort_by_key(|grant| grant.user_id); // accounts are locked in this order
-    // Two who make one account at the same time can be in each other's way.
+    // Two transactions that make one account at the same time may block each other.
     let granted = insist(|| try_give(store, &grants)).await?;
     // A cache that is away forgets by itself, some seconds later.
     let _ = store.cache.forget_available(&granted).await;
@@ -50,7 +50,7 @@ fn check(grants: &[Grant]) -> Result<(), Error> {
     Ok(())
 }
 
-/// One transaction; who got coins by it.
+/// One transaction. Returns who got coins.
 async fn try_give(store: &Store, grants: &[Grant]) -> Result<Vec<i64>, Error> {
     let (dialect, now_ms) = (store.db.dialect(), store.clock.now_ms());
     let mut tx = store.db.begin().await?;
@@ -79,6 +79,6 @@ async fn try_give(store: &Store, grants: &[Grant]) -> Result<Vec<i64>, Error> {
 }
 
 const KIND: &str = "grant";
-/// Coins of one grant.
+/// The most coins of one grant.
 const GRANT_MAX: i64 = 1_000_000_000_000;
 const ID_BYTES_MAX: usize = 64;

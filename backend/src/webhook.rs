@@ -23,11 +23,11 @@ use crate::hex;
 pub struct Webhook {
     /// Its name in metrics and logs.
     name: &'static str,
-    /// Or why there is none: the system has no roots of certificates.
+    /// An error says why there is none: the system has no root certificates.
     client: Result<HttpClient, String>,
     url: String,
     secret: Vec<u8>,
-    /// The most that a call may take, the wait for its turn included.
+    /// How long a call may take, the wait for its turn included.
     timeout: Duration,
     turns: Semaphore,
     breaker: Mutex<Breaker>,
@@ -35,7 +35,7 @@ pub struct Webhook {
     took_us: AtomicU64,
 }
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// 2xx.
@@ -136,7 +136,7 @@ impl Webhook {
         self.took_us.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
         let outcome = answer.as_ref().map_or_else(|failure| failure.outcome, |_| Outcome::Answered);
         self.count(outcome);
-        // A service that refuses is at work.
+        // A service that refuses is up.
         let works = matches!(outcome, Outcome::Answered | Outcome::Refused);
         if self.breaker().record(works, Instant::now()) {
             warn!(hook = self.name, "a webhook failed {FAILURES_MAX} times in a row; its breaker opens");
@@ -223,7 +223,7 @@ impl Breaker {
         }
     }
 
-    /// Whether it opens by that.
+    /// Notes a result. Returns whether it opens the breaker.
     fn record(&mut self, works: bool, now: Instant) -> bool {
         if works {
             *self = Self::default();
@@ -254,7 +254,7 @@ pub const FAILURES_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Calls under way to one address.
 const CALLS_MAX: usize = 64;
-/// How long a connection is kept without a call: shorter than servers do.
+/// How long a connection is kept without a call: shorter than servers keep one.
 const IDLE_TIME: Duration = Duration::from_secs(20);
 /// The longest answer: a payload of 64 KiB in base64, and its JSON.
 const ANSWER_BYTES_MAX: usize = 128 << 10;

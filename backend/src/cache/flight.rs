@@ -1,4 +1,4 @@
-//! Single flight: of several who want the same at once, one works and all get its result.
+//! Single flight: if several want the same at once, one works and all get its result.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::error::Error;
 
-/// How many counts of forgotten keys there are: so few that they cost nothing, so many that keys seldom share
+/// How many counters of forgotten keys there are: few enough to cost nothing, enough that keys seldom share
 /// one.
 const STRIPES: usize = 4_096;
 
@@ -31,15 +31,14 @@ impl Default for Flights {
 }
 
 impl Flights {
-    /// The result of `work`, or of the same work that is under way. After an error the next one who waits
-    /// works.
+    /// The result of `work`, or of the same work if that is under way. After an error the next waiter works.
     pub async fn join<F>(&self, key: &str, work: impl FnOnce() -> F) -> Result<String, Error>
     where
         F: Future<Output = Result<String, Error>>,
     {
         let cell = self.lock().entry(key.to_owned()).or_default().clone();
         let result = cell.get_or_try_init(work).await.cloned();
-        // Whoever comes from here on begins anew; those who wait have the cell.
+        // Callers from here on begin anew; those that wait have the cell.
         let mut cells = self.lock();
         if cells.get(key).is_some_and(|known| Arc::ptr_eq(known, &cell)) {
             cells.remove(key);
@@ -47,13 +46,13 @@ impl Flights {
         result
     }
 
-    /// Work under way on `key` is about what was before: whoever comes from here on begins anew.
+    /// Makes work under way on `key` outdated: callers from here on begin anew.
     pub fn forget(&self, key: &str) {
         self.stripe(key).fetch_add(1, Ordering::AcqRel);
         self.lock().remove(key);
     }
 
-    /// A number that is another one after `key` was forgotten.
+    /// A number that changes when `key` is forgotten.
     pub fn era(&self, key: &str) -> u64 {
         self.stripe(key).load(Ordering::Acquire)
     }

@@ -9,13 +9,13 @@ use moka::sync::Cache as Moka;
 use super::{Hold, HoldAsk, RATE_TIME, available_key, held_key, rate_key};
 use crate::clock::Clock;
 
-/// Entries of one pool at most; the least used go first.
+/// The most entries of a pool; the least used go first.
 const ENTRIES_MAX: u64 = 250_000;
 
-/// What a pool is for: what one kind of caller writes throws out nothing of another kind.
+/// The purpose of a pool: entries of one kind of caller evict none of another kind.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// Codes, logins and their counts: nothing can bring them back.
+    /// Codes, logins and their counts: they cannot be rebuilt.
     Logins,
     /// Coins set aside, answers to gifts, and counts of them.
     Gifts,

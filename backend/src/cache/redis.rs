@@ -65,7 +65,7 @@ impl Redis {
         Ok(self.connection.clone().get(self.key(key)).await?)
     }
 
-    /// A text or none for each key, and no more: callers go by the places.
+    /// A text or none for each key, in order: callers rely on the positions.
     pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<String>>, Error> {
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -140,8 +140,8 @@ impl Redis {
     }
 }
 
-/// Sets coins aside for many at once: a command each would cost Redis and this process more than all else
-/// about a gift.
+/// Sets coins aside for many at once: a command for each would cost Redis and this process more than all the
+/// rest of a gift.
 struct Holder {
     connection: connection::Redis,
     prefix: String,
@@ -170,7 +170,7 @@ impl Holder {
     }
 }
 
-/// Of each: three keys, and three arguments after the first, which is for all.
+/// Three keys for each, and three arguments after the first, which is for all.
 const HOLD: &str = "
     local function hold(available, held, rate, amount, ttl, most)
         if most >= 0 then
@@ -193,9 +193,9 @@ const HOLD: &str = "
         answers[i + 1] = hold(KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3]))
     end
     return answers";
-/// Those that are one command.
+/// How many are one command.
 const HOLDS_MAX: usize = 256;
-/// Those that wait for it.
+/// How many may wait for it.
 const HOLDS_WAITING_MAX: usize = 20_000;
 
 #[cfg(test)]

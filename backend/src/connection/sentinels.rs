@@ -1,8 +1,8 @@
-//! The master of a Redis with Sentinels: who it is, and connections to it.
+//! The master of a Redis with sentinels: which server it is, and connections to it.
 //!
-//! All sentinels are asked, and one that has seen a later failover is believed first. Who it names is
-//! connected to, and must say itself that it is the master. So a server that was demoted gets no writes,
-//! except in the moment before the sentinels have told it or us: it then refuses them, or loses them.
+//! All sentinels are asked, and one that has seen a later failover is believed first. The server that it
+//! names is connected to, and must confirm that it is the master. So a demoted server gets no writes, except
+//! in the moment before the sentinels have informed it or us: it then refuses them, or loses them.
 
 use std::io;
 use std::pin::Pin;
@@ -28,34 +28,34 @@ use super::{COMMANDS_MAX, CONNECT_TIME};
 
 /// How long a sentinel may take to answer.
 const ASK_TIME: Duration = Duration::from_millis(500);
-/// What a sentinel in clear may answer to a question; the longest that it has reason for has a few KiB.
+/// The longest answer of a sentinel in clear; the longest useful one has a few KiB.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// How often they are asked whether the master is another.
+/// How often they are asked whether the master has changed.
 const WATCH_TIME: Duration = Duration::from_secs(1);
-/// After a try to find the master, how long nobody tries again: callers hear at once that it failed.
+/// How long no new search for the master begins after one: callers get its error at once.
 const AGAIN_TIME: Duration = Duration::from_millis(200);
-/// What a server answers that is no master that takes writes, or none yet.
+/// The errors of a server that is no master, or takes no writes yet.
 const NO_MASTER: [&str; 6] = ["READONLY", "MASTERDOWN", "LOADING", "NOREPLICAS", "UNBLOCKED", "EXECABORT"];
 
 /// Host and port of a server.
 type Address = (String, u16);
 
-/// The sentinels, and what they have said. One for each process.
+/// The sentinels, and their last answers. One for each process.
 pub struct Sentinels {
     sentinels: Vec<Sentinel>,
-    /// What they call the master.
+    /// Their name for the master.
     name: String,
-    /// How the master is spoken with, wherever it is.
+    /// How to connect to the master, wherever it is.
     server: ConnectionInfo,
     roots: Roots,
     named: Mutex<Named>,
 }
 
-/// Who is the master, as the sentinels said last.
+/// The master, as the sentinels last named it.
 #[derive(Default)]
 struct Named {
     address: Option<Address>,
-    /// Counts those that they have named.
+    /// Counts the masters that they have named.
     era: u64,
 }
 
@@ -71,8 +71,8 @@ struct Kept {
 }
 
 impl Sentinels {
-    /// Sentinels at these URLs. `server` has the master's name in the place of a host, and with what it is
-    /// spoken with. Whether the master has changed is watched as long as somebody holds this.
+    /// Sentinels at these URLs. `server` has the master's name in the place of a host, and the settings of
+    /// its connections. A task watches for another master as long as the value is held.
     pub fn open(urls: &[String], server: &str, roots: &Roots) -> RedisResult<Arc<Self>> {
         let server = server.into_connection_info()?;
         let (ConnectionAddr::Tcp(name, _) | ConnectionAddr::TcpTls { host: name, .. }) = server.addr() else {
@@ -128,7 +128,7 @@ impl Sentinels {
         if is_master { Ok(connection) } else { Err(failure("the sentinels name a server that is no master")) }
     }
 
-    /// Asks all sentinels; those that they name, the likeliest first.
+    /// Asks all sentinels. Returns the servers that they name, the likeliest first.
     async fn ask(&self) -> Vec<Address> {
         let mut told: Vec<(u64, Address)> = join_all(self.sentinels.iter().map(|it| it.ask(&self.name)))
             .await
@@ -170,7 +170,7 @@ async fn watch(sentinels: Weak<Sentinels>) {
 }
 
 impl Sentinel {
-    /// The master that it knows by a name, and which failover made it one.
+    /// The master of that name, and the failover that made it one.
     async fn ask(&self, name: &str) -> Option<(u64, Address)> {
         timeout(ASK_TIME, async {
             let mut kept = self.kept.lock().await;
@@ -186,8 +186,8 @@ impl Sentinel {
         .ok()?
     }
 
-    /// Connects. The client of the crate keeps an answer of any length, so one in clear, which anybody on the
-    /// way may give, comes through a stream with a limit. With TLS it is the sentinel's own.
+    /// Connects. The client of the crate keeps an answer of any length. So a connection in clear, which
+    /// anybody on the way can change, comes through a stream with a limit.
     async fn connect(&self) -> RedisResult<Kept> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ASK_TIME));
         let mut driver = JoinSet::new();
@@ -209,7 +209,7 @@ impl Sentinel {
     }
 }
 
-/// A stream that ends with an error when the other end says too much at once.
+/// A stream that ends with an error if the other end sends too much at once.
 struct Limited {
     stream: TcpStream,
     /// Bytes that may be read until the next write.
@@ -256,7 +256,7 @@ impl AsyncWrite for Limited {
 }
 
 async fn told_by(connection: &mut MultiplexedConnection, name: &str) -> RedisResult<Option<(u64, Address)>> {
-    // While a failover ends, this names the new master, and the fields that follow name the old one.
+    // At the end of a failover, this command names the new master already, and the later fields the old one.
     let mut ask = cmd("SENTINEL");
     let address: Option<Address> =
         ask.arg("GET-MASTER-ADDR-BY-NAME").arg(name).query_async(connection).await?;
@@ -277,11 +277,11 @@ pub struct Master {
 
 #[derive(Default)]
 struct Open {
-    /// With the era in which it was opened.
+    /// The connection, with the era in which it was opened.
     connection: Option<(u64, MultiplexedConnection)>,
-    /// Counts those that were opened.
+    /// Counts connections.
     count: u64,
-    /// When it was last tried in vain, and why that failed.
+    /// When a connect last failed, and why.
     failed: Option<(Instant, String)>,
 }
 
@@ -290,7 +290,7 @@ impl Master {
         Self { sentinels, config: config(command_time), open: Turn::default() }
     }
 
-    /// The connection, and its number. Of all who wait for one, the first connects.
+    /// The connection, and its number. The first of those who wait connects.
     pub async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
         let mut open = self.open.lock().await;
         let era = self.sentinels.era();
@@ -317,7 +317,7 @@ impl Master {
         }
     }
 
-    /// Looks at what the connection of that number has answered: one that was lost, or whose server takes no
+    /// Checks an answer of the connection with that number: a lost connection, or one whose server takes no
     /// writes, is used no more.
     pub async fn look_at(&self, number: u64, answer: Result<&[Value], &RedisError>) {
         let is_over = match answer {
@@ -338,7 +338,7 @@ impl Master {
     }
 }
 
-/// Whether a server answers so that is no master. A script of Redis 6 puts that into the text of its error.
+/// Whether this is an error of a server that is no master. Redis 6 puts an error of a script into its text.
 fn is_of_no_master(code: &str, text: Option<&str>) -> bool {
     NO_MASTER.contains(&code) || text.is_some_and(|text| text.contains("READONLY"))
 }

@@ -1,9 +1,9 @@
 //! Pools of connections, and when a connection goes back to its pool.
 //!
-//! A connection goes back only if nothing is left open on it. One on which a statement was given up half-way
-//! still gets that statement's answer, which its next user would take for its own; one whose disk is full,
-//! whose server is read-only or whose file is damaged may believe in a transaction that is no more. Such a
-//! connection is closed, and the pool opens another one.
+//! A connection goes back only if nothing is left open on it. If a statement was abandoned half-way, its
+//! answer is still to come, and the next user would take it for its own; after a full disk, a read-only
+//! server or a damaged file, the connection may believe in a transaction that is gone. Such a connection is
+//! closed, and the pool opens another one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use crate::error::Error;
 /// How long the end of a transaction and the check of its connection may take, before the connection is
 /// closed instead.
 const RELEASE_TIME: Duration = Duration::from_secs(2);
-/// How long a write that failed speaks against the database, unless a later one succeeds.
+/// How long a failed write counts against the database, unless a later one succeeds.
 const FAILED_TIME: Duration = Duration::from_secs(5);
 
 /// A pool of connections.
@@ -29,11 +29,11 @@ const FAILED_TIME: Duration = Duration::from_secs(5);
 pub struct Pool {
     inner: AnyPool,
     counts: Arc<Counts>,
-    /// Of the pool whose statements write.
+    /// Set for the pool whose statements write.
     writes: Option<Arc<Writes>>,
 }
 
-/// What is counted of a pool.
+/// The counters of a pool.
 #[derive(Debug, Default)]
 struct Counts {
     waiting: AtomicUsize,
@@ -41,7 +41,7 @@ struct Counts {
     is_ending: AtomicBool,
 }
 
-/// What a pool looks like at the moment.
+/// The state of a pool at the moment.
 pub struct PoolCounts {
     /// Connections at work.
     pub used: usize,
@@ -58,7 +58,7 @@ pub struct PoolCounts {
 pub struct Writes(Mutex<Option<(Instant, Error)>>);
 
 impl Writes {
-    /// The error of a write that failed within the last seconds, with none that succeeded since.
+    /// The error of a write that failed within the last seconds, unless one has succeeded since.
     pub fn failure(&self) -> Option<Error> {
         let failed = self.lock().clone();
         failed.filter(|(at, _)| at.elapsed() < FAILED_TIME).map(|(_, error)| error)
@@ -90,7 +90,7 @@ impl Pool {
         Self { writes: Some(writes), ..self.clone() }
     }
 
-    /// A connection of one's own.
+    /// A connection for one caller.
     pub async fn acquire(&self) -> Result<Connection, sqlx::Error> {
         let _waiting = Waiting::begin(&self.counts);
         let acquired = self.inner.acquire().await.inspect_err(|error| self.failed(error))?;
@@ -103,7 +103,7 @@ impl Pool {
         })
     }
 
-    /// What it looks like.
+    /// The state of the pool.
     pub fn counts(&self) -> PoolCounts {
         let (all, idle) = (self.inner.size() as usize, self.inner.num_idle());
         PoolCounts {
@@ -114,8 +114,7 @@ impl Pool {
         }
     }
 
-    /// From here on, statements that are given up half-way are those of workers that were told to end: no
-    /// trouble to log.
+    /// From here on, abandoned statements belong to workers that were stopped, and are not logged.
     pub fn ends(&self) {
         self.counts.is_ending.store(true, Ordering::Relaxed);
     }
@@ -170,10 +169,10 @@ pub struct Connection {
     /// `None` once it is on its way back.
     inner: Option<PoolConnection<Any>>,
     pool: Pool,
-    /// No statement is under way, or was given up, and none has failed in a way that leaves doubts.
+    /// Whether no statement is under way or was abandoned, and none has failed in a way that leaves doubts.
     is_whole: bool,
     is_in_transaction: bool,
-    /// Its user has locks on it, or the like.
+    /// Whether it has locks of its user, or the like.
     ends_with_user: bool,
 }
 
@@ -183,7 +182,7 @@ impl Connection {
         self.inner.as_ref().map_or("", |inner| inner.backend_name())
     }
 
-    /// Ends with its user, since it has locks or the like.
+    /// Closes it when it is dropped, since it has locks or the like.
     pub fn close_on_drop(&mut self) {
         self.ends_with_user = true;
     }
@@ -236,8 +235,7 @@ impl Drop for Connection {
         }
         let (pool, is_in_transaction) = (self.pool.clone(), self.is_in_transaction);
         tokio::spawn(async move {
-            // The pool asks the server whether the connection is alive, and waits for the answer without a
-            // limit of its own.
+            // The pool pings the server, and waits for the answer without a limit of its own.
             let release = async {
                 if is_in_transaction {
                     (&mut *inner).execute("ROLLBACK").await.map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! A SQLite database is its owner's alone: it holds users and money.
+//! Only the owner may read an SQLite database: it holds users and money.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
@@ -9,13 +9,13 @@ use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::error::Error;
 
-/// What SQLite puts beside a database. Those that it makes have the database's rights.
+/// The suffixes of SQLite's files. New files get the rights of the database.
 const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
-/// Makes the file of a database if it is not there yet, and shuts others out of it.
+/// Makes the file of a database if needed, and denies others access to it.
 ///
 /// # Errors
-/// Others may read it, and it is not ours to change that.
+/// Others may read it, and we may not change that.
 pub fn shut_others_out(url: &str) -> Result<(), Error> {
     let options: SqliteConnectOptions = url.parse()?;
     let file = options.get_filename();
@@ -23,7 +23,7 @@ pub fn shut_others_out(url: &str) -> Result<(), Error> {
         return Ok(());
     }
     let fault = |error: io::Error| Error::internal(format!("{}: {error}", file.display()));
-    // A folder that is not there is for SQLite to complain of.
+    // If the folder is missing, SQLite reports that.
     match OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
         _ => {}

@@ -1,12 +1,12 @@
 //! Connections to MySQL whose packets leave at once, and whose server has a limited time to answer.
 //!
-//! sqlx 0.9.0 does not set TCP_NODELAY (its issue 4335). A statement that its cache of prepared ones drops is
-//! closed by a packet without an answer, after which the kernel keeps the next packet back until the server's
-//! delayed ACK: 44 ms for what else takes 0.2. So sqlx is given a socket in this process, and what comes
-//! there is passed on over TCP with that option.
+//! sqlx 0.9.0 does not set TCP_NODELAY (its issue 4335). It closes a statement that leaves its cache of
+//! prepared ones by a packet without an answer; the kernel then delays the next packet until the server's
+//! delayed ACK: 44 ms instead of 0.2 ms. So sqlx gets a socket in this process, whose bytes are passed on
+//! over TCP with that option.
 //!
-//! sqlx has no time limit of its own either. A server may stand still, or its machine may lose power and send
-//! nothing more; a task that waits for its answer would wait for good. Here such a connection is closed.
+//! sqlx has no time limit of its own either. If a server hangs, or its machine loses power, a task would wait
+//! for its answer for good. Here such a connection is closed.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -28,19 +28,18 @@ use crate::random;
 /// How long a server may take to accept.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// Of a connection on which nothing moves: after how long, and how often, it is asked whether its server's
-/// machine is there.
+/// When, and how often, an idle connection probes whether its server's machine is there.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(15))
     .with_interval(Duration::from_secs(5))
     .with_retries(3);
-/// How long that machine may take to acknowledge what it is sent.
+/// How long that machine may take to acknowledge bytes.
 const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(20);
 const BUFFER_BYTES: usize = 8 << 10;
-/// Characters of a cause.
+/// The most characters of a cause.
 const TEXT_MAX: usize = 512;
 
-/// Passes connections on, until dropped; those that are open go on.
+/// Passes connections on until it is dropped; open ones go on.
 pub struct Prompt {
     task: JoinHandle<()>,
     answer_time: AnswerTime,
@@ -61,8 +60,8 @@ impl AnswerTime {
 }
 
 impl Prompt {
-    /// The URL by which sqlx connects to this end of it, for the URL of a server. One that names a socket
-    /// needs nothing.
+    /// The URL by which sqlx connects to our end, for the URL of a server. A URL that names a socket needs
+    /// nothing.
     pub fn open(url: &str) -> Result<(String, Option<Self>), Error> {
         let options: MySqlConnectOptions = url.parse()?;
         if options.get_socket().is_some() {
@@ -78,7 +77,7 @@ impl Prompt {
         let task = tokio::spawn(async move {
             loop {
                 match listener.accept().await {
-                    // Every user of the machine may connect here; this process alone is served.
+                    // Every user of the machine may connect here; only this process is served.
                     Ok((near, _)) if is_own(&near) => {
                         drop(tokio::spawn(pass_on(near, address.clone(), limit.clone())))
                     }
@@ -94,7 +93,7 @@ impl Prompt {
         Ok((format!("{url}{separator}socket=%00{name}"), Some(Self { task, answer_time })))
     }
 
-    /// From now on a connection is closed whose server takes longer than this to answer.
+    /// From now on, a connection is closed if its server takes longer than this to answer.
     pub fn limit(&self, time: Duration) {
         self.answer_time.set(time);
     }
@@ -111,7 +110,7 @@ fn is_own(near: &UnixStream) -> bool {
     near.peer_cred().is_ok_and(|peer| peer.pid().is_some() && peer.pid() == own)
 }
 
-/// What a server says that refuses a connection at once: a header with the length, and an error with its
+/// The packet by which a server refuses a connection at once: a header with the length, and an error with its
 /// number and text.
 fn refusal(text: &str) -> Vec<u8> {
     let text: String = text.chars().take(TEXT_MAX).collect();
@@ -123,7 +122,7 @@ fn refusal(text: &str) -> Vec<u8> {
     packet
 }
 
-/// sqlx is told why there is no server. It sees the end of the connection if there is none any longer.
+/// Tells sqlx why there is no server; sqlx sees a closed connection if the server has gone.
 async fn pass_on(mut near: UnixStream, address: (String, u16), limit: AnswerTime) {
     let connect = tokio::time::timeout(CONNECT_TIME, TcpStream::connect((address.0.as_str(), address.1)));
     let passed = match connect.await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
@@ -145,8 +144,8 @@ async fn pass_on(mut near: UnixStream, address: (String, u16), limit: AnswerTime
     }
 }
 
-/// Until either side ends, or the server owes an answer for too long. In this protocol one side speaks at a
-/// time.
+/// Copies bytes until either side ends, or the server owes an answer for too long. In this protocol one side
+/// speaks at a time.
 async fn exchange(mut near: UnixStream, mut far: TcpStream, limit: &AnswerTime) -> std::io::Result<()> {
     let (mut asked, mut answered) = ([0; BUFFER_BYTES], [0; BUFFER_BYTES]);
     let mut owed_from = None;

@@ -1,8 +1,7 @@
 //! Replicas, and how far each is behind.
 //!
-//! The primary writes the time into one row every half second; what a replica shows there tells its lag,
-//! whatever kind of replication it is. A replica that does not answer, or is too far behind, is not read
-//! from.
+//! The primary writes the time into one row every half second; the value in a replica shows its lag, whatever
+//! kind of replication it is. A replica that does not answer, or is too far behind, is not read from.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -30,7 +29,7 @@ struct Replica {
 }
 
 impl Replicas {
-    /// None is good before it was looked at.
+    /// No replica is good before its first check.
     pub fn new(pools: Vec<Pool>) -> Self {
         let replicas = pools
             .into_iter()
@@ -39,7 +38,7 @@ impl Replicas {
         Self { replicas, next: AtomicUsize::new(0), is_primary_up: AtomicBool::new(true) }
     }
 
-    /// A good one, each in turn.
+    /// A good replica, each in turn.
     pub fn pick(&self) -> Option<&Pool> {
         let count = self.replicas.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +46,7 @@ impl Replicas {
         turns.into_iter().find(|replica| replica.is_good.load(Ordering::Relaxed)).map(|replica| &replica.pool)
     }
 
-    /// Of each: whether it is read from, and how far behind it is; `None` if it does not answer.
+    /// For each: whether it is read from, and how far behind it is; `None` if it does not answer.
     pub fn lags_ms(&self) -> impl Iterator<Item = (bool, Option<i64>)> {
         self.replicas.iter().map(|replica| {
             let lag_ms = replica.lag_ms.load(Ordering::Relaxed);
@@ -55,7 +54,7 @@ impl Replicas {
         })
     }
 
-    /// Looks again and again, until dropped.
+    /// Checks again and again, until dropped.
     pub async fn watch(&self, primary: &Pool, lag_ms_max: u32, clock: &Clock) {
         if self.replicas.is_empty() {
             return std::future::pending().await;
@@ -81,7 +80,7 @@ impl Replicas {
             let lag_ms = lag_ms(&replica.pool, clock).await;
             let known_ms = lag_ms.as_ref().map_or(-1, |lag_ms| (*lag_ms).max(0));
             replica.lag_ms.store(known_ms, Ordering::Relaxed);
-            // While nothing can be written, whatever a replica has is as recent as it was.
+            // While the primary takes no writes, a replica does not get older.
             let was_good = replica.is_good.load(Ordering::Relaxed);
             let is_recent = |lag_ms: &i64| if is_up { *lag_ms <= i64::from(lag_ms_max) } else { was_good };
             let is_good = lag_ms.as_ref().is_ok_and(is_recent);

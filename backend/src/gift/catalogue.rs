@@ -1,4 +1,4 @@
-//! The catalogue: what gifts cost, and whether they can be had.
+//! The catalogue: what gifts cost, and whether they are on sale.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::store::Store;
 use crate::tables::gift;
 
-/// The catalogue, through what this process has seen of it, and the cache.
+/// The catalogue, with the gifts that this process has seen, and the cache.
 pub struct Catalogue {
     store: Arc<Store>,
     seen: SeenGifts,
@@ -30,7 +30,7 @@ impl Catalogue {
         Self { store: store.clone(), seen: SeenGifts::default() }
     }
 
-    /// All gifts that can be sent, the cheapest first.
+    /// All gifts on sale, the cheapest first.
     pub async fn on_sale(&self) -> Result<Vec<Gift>, Error> {
         let load = async |db: Pool| Ok(Some(OnSale { gifts: gift::on_sale(&db, LISTED_MAX).await? }));
         Ok(self.store.read(LIST_KEY, CACHE_TTL, load).await?.unwrap_or_default().gifts)
@@ -41,13 +41,13 @@ impl Catalogue {
         self.store.read(&key(id), CACHE_TTL, async |db| gift::get(&db, id).await).await
     }
 
-    /// What a piece of a gift costs, if this process has seen it of late, it can be had and costs what the
+    /// The price of a gift's piece, if this process has seen it lately, it is on sale and costs what the
     /// sender saw.
     pub fn seen_price(&self, id: i64, seen: Option<i64>) -> Option<i64> {
         self.seen.get(id).filter(|gift| gift.check(seen).is_ok()).map(|gift| gift.price)
     }
 
-    /// What a piece of a gift costs, if it can be had and costs what the sender saw.
+    /// The price of a gift's piece, if it is on sale and costs what the sender saw.
     pub async fn price(&self, id: i64, seen: Option<i64>) -> Result<Result<i64, Reason>, Error> {
         let mut gift = match self.seen.get(id) {
             Some(gift) => gift,
@@ -57,7 +57,7 @@ impl Catalogue {
             },
         };
         if gift.check(seen).is_err() {
-            // The cache may be behind, and a refusal stands: so the primary is asked, once a second at most.
+            // The cache may be outdated, and a refusal is final: so read the primary, once a second at most.
             let load = || gift::get(self.store.db.primary(), id);
             let recent = self.store.cache.read(&recent_key(id), Duration::from_secs(1), load).await?;
             let Some(recent) = recent else { return Ok(Err(Reason::NoSuchGift)) };
@@ -66,14 +66,14 @@ impl Catalogue {
         Ok(gift.check(seen).map(|()| gift.price))
     }
 
-    /// Adds a gift, whose id does not count; the id that it gets.
+    /// Adds a gift, whose `id` is ignored. Returns its new id.
     pub async fn add(&self, gift: &Gift) -> Result<i64, Error> {
         let insert = async {
             let mut connection = self.store.db.writer().acquire().await?;
             gift::insert(&mut connection, gift).await
         };
         let id = self.store.write_through(&[LIST_KEY.to_owned()], insert).await?;
-        // That there is none of this id may be cached.
+        // "No such gift" may be cached under this id.
         self.store.changed(&[key(id)]).await;
         Ok(id)
     }

@@ -1,4 +1,4 @@
-//! The workers: gifts into the queue, out of it into the ledger, and word to those who wait.
+//! The workers: they put gifts into the queue, commit them from it, and answer those who wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -24,8 +24,8 @@ use crate::tables::{account, gift, gift_order, outbox, room, room_member, user};
 use crate::trace;
 
 impl Gifts {
-    /// Decides gifts in one transaction, past the queue and those who wait; how many are paid. Their messages
-    /// stay in the table until the outbox takes them up.
+    /// Decides gifts in one transaction, without the queue and waiters. Returns how many are paid. Their
+    /// messages stay in the table until the outbox takes them up.
     pub async fn commit(&self, requests: Vec<GiftRequest>) -> Result<usize, Error> {
         let batch = Batch { jobs: vec![None; requests.len()], requests };
         let (decisions, _) = try_commit(self, &batch).await?;
@@ -33,7 +33,7 @@ impl Gifts {
     }
 }
 
-/// Works until it is time to end, and then until all who wait are answered.
+/// Works until it is time to end, and then until all waiters have their answers.
 pub(crate) async fn run(gifts: Arc<Gifts>, mut stop: Stop) {
     let taken = gifts.taken_by_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
     let direct = gifts.direct_to_consumer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -56,7 +56,7 @@ pub(crate) async fn run(gifts: Arc<Gifts>, mut stop: Stop) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Gifts into the queue, all that come at once together.
+/// Puts gifts into the queue, all that come at once together.
 async fn put(gifts: Arc<Gifts>, mut stop: Stop) {
     let work = |requests: Vec<GiftRequest>| {
         let gifts = gifts.clone();
@@ -69,7 +69,7 @@ async fn put(gifts: Arc<Gifts>, mut stop: Stop) {
     gifts.pushes.run(batch_max(&gifts), stop.wait(), work).await;
 }
 
-/// Gifts that are looked for.
+/// Looks gifts up in the table.
 async fn look_up(gifts: Arc<Gifts>, mut stop: Stop) {
     let work = |identities: Vec<Identity>| {
         let gifts = gifts.clone();
@@ -83,7 +83,7 @@ async fn look_up(gifts: Arc<Gifts>, mut stop: Stop) {
     gifts.looks.run(LOOKS_MAX, stop.wait(), work).await;
 }
 
-/// Gifts out of the queue, ahead of the consumer.
+/// Takes gifts from the queue, ahead of the consumer.
 async fn take(gifts: Arc<Gifts>, mut stop: Stop) {
     while !stop.is_due() {
         let work = async {
@@ -138,20 +138,20 @@ async fn commit_all(gifts: Arc<Gifts>, mut source: Source, mut stop: Stop) {
     while finishing.join_next().await.is_some() {}
 }
 
-/// Where the consumer has gifts from.
+/// The sources of the consumer's gifts.
 struct Source {
-    /// Out of the queue.
+    /// From the queue.
     taken: mpsc::Receiver<Batch>,
-    /// Past it: nobody was promised anything yet, so what is in memory is as good as what is in the queue,
-    /// and costs far less.
+    /// Without the queue: nobody was promised anything yet, so memory is as good as the queue, and costs far
+    /// less.
     direct: mpsc::Receiver<GiftRequest>,
-    /// What a batch left.
+    /// The rest of a batch.
     left: Batch,
     is_queue_first: bool,
 }
 
 impl Source {
-    /// The next batch of up to `most`. If it is given up, nothing is lost.
+    /// The next batch of up to `most`. Dropping the call loses nothing.
     async fn next(&mut self, most: usize) -> Batch {
         if self.left.requests.is_empty() {
             tokio::select! {
@@ -178,8 +178,8 @@ impl Source {
     }
 }
 
-/// How many of so many gifts are a batch. Under load, few sizes: each has statements of its own, which a
-/// connection keeps prepared, and to prepare those of several hundred rows costs as much as to run them.
+/// How many of `gifts` make a batch. Under load there are few sizes: each has statements of its own, which a
+/// connection keeps prepared, and preparing those of several hundred rows costs as much as running them.
 fn size(gifts: usize, most: usize) -> usize {
     match gifts.min(most) {
         few if few < WHOLE_MIN => few,
@@ -188,17 +188,17 @@ fn size(gifts: usize, most: usize) -> usize {
     }
 }
 
-/// What is left to do when gifts are committed.
+/// The work that is left after the commit of gifts.
 struct Committed {
     jobs: Vec<JobId>,
-    /// Those that somebody may look for in the cache.
+    /// Answers that somebody may look for in the cache.
     answers: Vec<(Identity, Order)>,
-    /// Senders for whom more was held than they have paid.
+    /// Senders for whom more coins were held than they paid.
     unpaid: BTreeSet<i64>,
 }
 
 impl Batch {
-    /// A job that is no gift stays in the queue until that makes it a dead letter.
+    /// A job that is no gift stays in the queue until it becomes a dead letter there.
     fn of(gifts: &Gifts, jobs: Vec<Job>) -> Self {
         let mut batch = Self::default();
         for job in jobs {
@@ -224,7 +224,7 @@ impl Batch {
         self.jobs.extend(jobs);
     }
 
-    /// What is behind the first gifts.
+    /// Splits off everything behind the first gifts.
     fn split_off(&mut self, at: usize) -> Self {
         Self { requests: self.requests.split_off(at), jobs: self.jobs.split_off(at) }
     }
@@ -237,8 +237,8 @@ impl Batch {
     }
 }
 
-/// Commits a batch, again and again while the database is away; what was committed, without the gifts that
-/// make transactions fail.
+/// Commits a batch, again and again while the database is away. Returns what was committed, without the gifts
+/// that make transactions fail.
 async fn commit(gifts: &Arc<Gifts>, batch: Batch, stop: &mut Stop) -> Vec<Committed> {
     let mut todo = vec![batch];
     let mut committed = Vec::new();
@@ -255,7 +255,7 @@ async fn commit(gifts: &Arc<Gifts>, batch: Batch, stop: &mut Stop) -> Vec<Commit
                 failures = 0;
                 committed.push(after_commit(gifts, batch.jobs, decisions, ids));
             }
-            // It passes; or another consumer was quicker with the same gift, which the next try sees.
+            // It will pass; or another consumer was faster with the same gift, which the next try sees.
             Err(error) if error.is_transient() && error.status != 500 || error.code == "duplicate" => {
                 add(&gifts.counters.batches_failed, 1);
                 if failures == 0 {
@@ -283,7 +283,7 @@ async fn commit(gifts: &Arc<Gifts>, batch: Batch, stop: &mut Stop) -> Vec<Commit
     committed
 }
 
-/// A transaction has ended, which is a step of each gift in it.
+/// Records a finished transaction as a step of each of its gifts.
 fn record(gifts: &Gifts, batch: &Batch, begun: Moment, error: Option<&Error>) {
     let traced = batch.requests.iter().filter_map(|request| request.trace);
     for parent in traced.filter(|parent| gifts.store.traces.wants(parent)) {
@@ -297,14 +297,14 @@ fn record(gifts: &Gifts, batch: &Batch, begun: Moment, error: Option<&Error>) {
     }
 }
 
-/// One transaction: reads what decides, and writes what was decided. The messages' ids too.
+/// One transaction: reads the facts, decides, and writes. Returns the ids of the messages too.
 async fn try_commit(gifts: &Gifts, batch: &Batch) -> Result<(Decisions, Vec<i64>), Error> {
     let (dialect, now_ms) = (gifts.store.db.dialect(), gifts.store.clock.now_ms());
     let senders: BTreeSet<i64> = batch.requests.iter().map(|request| request.identity.sender_id).collect();
     let identities: BTreeSet<&Identity> = batch.requests.iter().map(|request| &request.identity).collect();
     let gift_ids: BTreeSet<i64> = batch.requests.iter().map(|request| request.contents.gift_id).collect();
     let mut tx = gifts.store.db.begin().await?;
-    // First the locks: what is read after them is what any other consumer of these senders has committed.
+    // Locks come first: all later reads see what other consumers of these senders have committed.
     let balances = account::lock(&mut tx, dialect, &Vec::from_iter(senders)).await?;
     let known = gift_order::find(&mut tx, &Vec::from_iter(identities)).await?;
     let kinds = gift::get_many(&mut tx, &Vec::from_iter(gift_ids)).await?;
@@ -338,7 +338,7 @@ async fn try_commit(gifts: &Gifts, batch: &Batch) -> Result<(Decisions, Vec<i64>
     Ok((decisions, ids))
 }
 
-/// Rooms, which cannot close before the transaction ends.
+/// Reads rooms, which cannot close before the transaction ends.
 async fn rooms(tx: &mut Tx, dialect: Dialect, batch: &Batch) -> Result<BTreeMap<i64, RoomState>, Error> {
     let ids: BTreeSet<i64> = batch.requests.iter().map(|request| request.contents.room_id).collect();
     let rows = room::keep(tx, dialect, &Vec::from_iter(ids)).await?;
@@ -348,7 +348,7 @@ async fn rooms(tx: &mut Tx, dialect: Dialect, batch: &Batch) -> Result<BTreeMap<
         .collect())
 }
 
-/// Senders in their rooms, of those whom no gateway has seen there.
+/// The senders in their rooms, if no gateway has seen them there.
 async fn members(gifts: &Gifts, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<(i64, i64)>, Error> {
     let asked = batch.requests.iter().filter(|request| !request.is_in_room);
     let asked: BTreeSet<(i64, i64)> =
@@ -356,7 +356,7 @@ async fn members(gifts: &Gifts, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<(
     room_member::among(tx, gifts.store.db.dialect(), gifts.store.config.app, &Vec::from_iter(asked)).await
 }
 
-/// Receivers that there are. Most were seen before, and cost nothing.
+/// The existing receivers. Most were seen before, and cost nothing.
 async fn receivers(gifts: &Gifts, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet<i64>, Error> {
     let ids = batch.requests.iter().map(|request| request.contents.receiver_id).collect();
     let (mut known, unknown) = gifts.receivers.split(ids);
@@ -368,7 +368,7 @@ async fn receivers(gifts: &Gifts, tx: &mut Tx, batch: &Batch) -> Result<BTreeSet
     Ok(known)
 }
 
-/// Tells those who wait, and hands the messages over.
+/// Answers the waiters, and hands the messages over.
 fn after_commit(gifts: &Gifts, jobs: Vec<Option<JobId>>, decisions: Decisions, ids: Vec<i64>) -> Committed {
     let Decisions { entries, orders, messages, repeats, .. } = decisions;
     let counters = &gifts.counters;
@@ -386,7 +386,7 @@ fn after_commit(gifts: &Gifts, jobs: Vec<Option<JobId>>, decisions: Decisions, i
     let mut answers = Vec::new();
     for (identity, order) in orders.into_iter().chain(repeats) {
         let is_awaited = gifts.waiters.tell(&identity, &order);
-        // Another process may wait for what nobody here does; and who is refused may ask again and again.
+        // Another process may have a waiter; and a refused sender may ask again and again.
         if !is_awaited || is_refused(&order) {
             answers.push((identity, order));
         }
@@ -395,7 +395,7 @@ fn after_commit(gifts: &Gifts, jobs: Vec<Option<JobId>>, decisions: Decisions, i
     Committed { jobs: jobs.into_iter().flatten().collect(), answers, unpaid }
 }
 
-/// What may come late, or never: the cache's answers, and the end of jobs that are in no table.
+/// Work that may come late, or never: answers for the cache, and the end of jobs that are in no table.
 async fn finish(gifts: Arc<Gifts>, committed: Committed) {
     let Committed { jobs, answers, unpaid } = committed;
     let key = |(identity, _): &(Identity, Order)| held_key(identity.sender_id, &identity.key);
@@ -405,7 +405,7 @@ async fn finish(gifts: Arc<Gifts>, committed: Committed) {
     let entries: Vec<_> = entries.collect();
     let told = async {
         gifts.store.cache.set_many(&entries).await?;
-        // What was held for these is free.
+        // Their held coins are free again.
         gifts.store.cache.forget_available(&Vec::from_iter(unpaid)).await
     };
     let done = async {
@@ -416,12 +416,12 @@ async fn finish(gifts: Arc<Gifts>, committed: Committed) {
         }
     };
     if let (Err(error), _) | (_, Err(error)) = tokio::join!(told, done) {
-        // A job that is taken again finds its gift decided.
+        // If the job is taken again, its gift is decided already.
         warn!(%error, "gifts are committed, but the cache could not be updated");
     }
 }
 
-/// Answers those whose gifts another process has committed.
+/// Answers waiters whose gifts another process has committed.
 async fn watch_others(gifts: Arc<Gifts>, mut stop: Stop) {
     let is_shared = !gifts.store.config.redis.is_empty();
     for round in 1_u32.. {
@@ -456,18 +456,18 @@ async fn watch_others(gifts: Arc<Gifts>, mut stop: Stop) {
     }
 }
 
-/// From so many gifts on, batches have few sizes.
+/// From this many gifts on, batches have few sizes.
 const WHOLE_MIN: usize = 128;
-/// Gifts that are looked for in one query.
+/// Gifts that one query looks up.
 const LOOKS_MAX: usize = 500;
 const TAKE_WAIT: Duration = Duration::from_secs(1);
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Batches whose cache entries and jobs wait for Redis, beside the one that is committed.
 const FINISHING_MAX: usize = 8;
-/// How long an answer is in the cache, for whoever waits in another process or repeats soon. The table has it
-/// for good.
+/// How long an answer stays in the cache, for waiters in other processes and early repeats. The table keeps
+/// it for good.
 const ANSWER_TTL: Duration = Duration::from_secs(60);
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
-/// So often the cache is asked before the table is.
+/// How often the cache is read before the table is.
 const WATCHES_A_LOOK: u32 = 5;

@@ -7,33 +7,33 @@ use super::types::{Answer, Contents, Gift, GiftRequest, Identity, Order, Reason}
 use crate::outbox::Message;
 use crate::tables::account::Entry;
 
-/// What the transaction has read, and keeps others from changing.
+/// The facts that the transaction has read, and protects from changes.
 pub struct Facts {
-    /// Of these gifts, those that were decided before.
+    /// The gifts that were decided before.
     pub known: BTreeMap<Identity, Order>,
-    /// Of the senders, those who have an account.
+    /// The balances of senders who have an account.
     pub balances: BTreeMap<i64, i64>,
-    /// Of these gifts, those that there are.
+    /// The gifts that exist.
     pub catalogue: BTreeMap<i64, Gift>,
-    /// Of the rooms, those that there are.
+    /// The rooms that exist.
     pub rooms: BTreeMap<i64, RoomState>,
-    /// Rooms with the senders that are in them, as far as gateways have not seen them there.
+    /// The senders in their rooms, as far as gateways have not seen them there.
     pub members: BTreeSet<(i64, i64)>,
-    /// Of the receivers, those that there are.
+    /// The receivers that exist.
     pub receivers: BTreeSet<i64>,
 }
 
-/// What a gift depends on of its room.
+/// The facts about a room that a gift depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoomState {
     pub is_open: bool,
     pub owner_id: i64,
 }
 
-/// What the transaction is to write, and what senders are to be told after it.
+/// What the transaction writes, and what senders get after it.
 #[derive(Debug, Default)]
 pub struct Decisions {
-    /// What each sender takes from its account.
+    /// The debit of each sender.
     pub debits: BTreeMap<i64, i64>,
     /// One for each gift that is paid.
     pub entries: Vec<Entry>,
@@ -63,7 +63,7 @@ pub fn decide(app: i32, requests: &[GiftRequest], facts: Facts) -> Decisions {
     for request in requests {
         let GiftRequest { identity, contents, .. } = request;
         if let Some(order) = known.get(identity) {
-            // Told once more, by the same name: whether the first telling came through is not known here.
+            // Sent once more, under the same id: it is not known here whether the first message arrived.
             if let Answer::Refused(reason) = order.answer_for(contents) {
                 decisions.messages.push(message::failed(app, identity, contents, reason));
             }

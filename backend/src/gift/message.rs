@@ -1,4 +1,4 @@
-//! What clients are told of gifts.
+//! The messages to clients about gifts.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -7,11 +7,11 @@ use super::types::{Contents, FAILED, Identity, Reason};
 use crate::hex;
 use crate::outbox::{Message, Target};
 
-/// What the members of a room see.
+/// The message to the members of a room.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Effect<'a> {
-    /// The sender's name for it.
+    /// The sender's id for it.
     id: &'a str,
     sender_id: i64,
     receiver_id: i64,
@@ -21,7 +21,7 @@ struct Effect<'a> {
     total: i64,
 }
 
-/// What a sender is told of a gift that failed.
+/// The message to the sender of a gift that failed.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Failure<'a> {
@@ -31,7 +31,7 @@ struct Failure<'a> {
     gift_id: i64,
     count: i64,
     reason: &'static str,
-    /// Whether the same name is refused for good.
+    /// Whether the same id is refused for good.
     r#final: bool,
 }
 
@@ -49,7 +49,7 @@ pub fn shown(app: i32, identity: &Identity, contents: &Contents, total: i64) -> 
     }
 }
 
-/// Tells a sender that its gift failed.
+/// Informs a sender that its gift failed.
 pub fn failed(app: i32, identity: &Identity, contents: &Contents, reason: Reason) -> Message {
     let Contents { gift_id, room_id, receiver_id, count, .. } = *contents;
     let (id, reason_name, r#final) = (identity.key.as_str(), reason.name(), reason.is_final());
@@ -63,14 +63,14 @@ pub fn failed(app: i32, identity: &Identity, contents: &Contents, reason: Reason
     }
 }
 
-/// Tells a sender that what it sent is no gift.
+/// Informs a sender that its packet is no gift.
 pub fn not_understood(app: i32, identity: Identity) -> Message {
     let none = Contents { gift_id: 0, room_id: 0, receiver_id: 0, count: 0, code: FAILED };
     failed(app, &identity, &none, Reason::BadRequest)
 }
 
-/// The same for the same gift, wherever and however often it is made. It is shorter than
-/// [`crate::gift::KEY_BYTES_MAX`], and no other sender's.
+/// The key of a message: the same for the same gift, wherever and however often it is made. It is shorter
+/// than [`crate::gift::KEY_BYTES_MAX`], and unique to the sender.
 fn key(kind: &str, identity: &Identity, more: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(identity.sender_id.to_be_bytes());

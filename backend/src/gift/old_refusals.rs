@@ -1,8 +1,8 @@
-//! Removes refusals of gifts that are so old that nobody sends the same again. What was committed stays.
+//! Removes refusals of gifts that are so old that nobody sends these again. Committed gifts stay.
 //!
-//! Rows are gone through in the order of their ids, a page at a time, up to the first one that is too young;
-//! the next pass goes on there. So no index is needed, which each gift would pay for. A process that starts
-//! begins with the first row.
+//! It reads rows in the order of their ids, a page at a time, up to the first one that is too young; the next
+//! pass goes on there. So it needs no index, which would slow down each gift. A process that starts begins
+//! with the first row.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn rest(store: &Store) {
     }
 }
 
-/// One page; whether there is more to look at.
+/// Does one page. Returns whether there is more.
 async fn sweep(store: &Store, after: &mut i64) -> Result<bool, Error> {
     let before_ms = store.clock.now_ms() - AGE_MS_MAX;
     let mut page = gift_order::next(store.db.primary(), *after, PAGE).await?;
@@ -63,11 +63,11 @@ async fn sweep(store: &Store, after: &mut i64) -> Result<bool, Error> {
     Ok(!is_last)
 }
 
-/// How long a refusal is remembered: as long as a message is kept that nobody comes for.
+/// How long a refusal is remembered: as long as a message waits in an inbox.
 const AGE_MS_MAX: i64 = 30 * 24 * 3_600_000;
-/// Rows that are looked at at a time, and the pause after them: 20,000 a second.
+/// Rows of a page, and the pause after it: 20,000 a second.
 const PAGE: u32 = 2_000;
 const PAGE_PAUSE: Duration = Duration::from_millis(100);
-/// Between two passes, by the clock, and how often that is looked at.
+/// The time between two passes, by the clock, and how often that is checked.
 const PASS_PAUSE_MS: i64 = 3_600_000;
 const LOOK: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! How many gifts of each sender this process has seen refused within the minute.
+//! How many gifts of each sender this process has seen refused in this minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Counts by sender, which begin anew each minute. A sender who is in here has sent a gift within it, so
-/// there are no more than those.
+/// Counts by sender, which begin anew each minute. Each sender here has sent a gift in this minute, so there
+/// are no more entries than gifts.
 #[derive(Default)]
 pub struct Refusals(Mutex<Counts>);
 
@@ -18,7 +18,7 @@ struct Counts {
 }
 
 impl Refusals {
-    /// One more of this sender; how many there are.
+    /// Counts one more of this sender. Returns the number.
     pub fn count(&self, sender_id: i64) -> u32 {
         let mut counts = self.lock();
         let count = counts.by_sender.entry(sender_id).or_default();

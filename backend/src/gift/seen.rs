@@ -1,8 +1,8 @@
 //! What this process has seen: the catalogue within the last second, and users.
 //!
-//! Most gifts are of a few kinds, and to ask the cache for each would cost a round trip a gift. What is a
-//! second old may be wrong: a refusal is looked at again, and whoever pays is compared with the database by
-//! the transaction.
+//! Most gifts are of a few kinds, and asking the cache for each would cost a round trip a gift. An entry of
+//! the last second may be outdated: a refusal is checked again, and the transaction compares each paid gift
+//! with the database.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use super::types::Gift;
 
 const AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Gifts that there are.
+/// Gifts that exist.
 #[derive(Default)]
 pub struct SeenGifts {
     gifts: Mutex<HashMap<i64, (Instant, Arc<Gift>)>>,
@@ -26,14 +26,14 @@ impl SeenGifts {
         (since.elapsed() < AGE_MAX).then(|| gift.clone())
     }
 
-    /// A gift is seen.
+    /// Notes a gift.
     pub fn put(&self, gift: Gift) -> Arc<Gift> {
         let gift = Arc::new(gift);
         self.lock().insert(gift.id, (Instant::now(), gift.clone()));
         gift
     }
 
-    /// A gift has changed.
+    /// Forgets a gift that has changed.
     pub fn forget(&self, id: i64) {
         self.lock().remove(&id);
     }
@@ -43,13 +43,13 @@ impl SeenGifts {
     }
 }
 
-/// Users that this process has seen in the database. A user stays for good, so what is in here is so, and who
-/// is not in here is looked up.
+/// Users that this process has seen in the database. A user stays for good, so entries here stay right;
+/// others are looked up.
 #[derive(Default)]
 pub struct SeenUsers(Mutex<HashSet<i64>>);
 
 impl SeenUsers {
-    /// Of these, those that were seen, and the others.
+    /// Splits ids into those that were seen and the others.
     pub fn split(&self, ids: BTreeSet<i64>) -> (BTreeSet<i64>, Vec<i64>) {
         let seen = self.lock();
         let (known, unknown): (BTreeSet<i64>, BTreeSet<i64>) =
@@ -57,7 +57,7 @@ impl SeenUsers {
         (known, unknown.into_iter().collect())
     }
 
-    /// These are in the database. When there are too many, all are forgotten.
+    /// Notes users in the database. If there are too many, all are forgotten.
     pub fn put(&self, ids: &[i64]) {
         let mut seen = self.lock();
         if seen.len() + ids.len() > USERS_MAX {

@@ -11,7 +11,7 @@ use crate::cache::{Hold, HoldAsk, held_key};
 use crate::error::Error;
 use crate::tables::account;
 
-/// How a sender who sends too many hears of it. Either way the same may be sent again.
+/// How a sender of too many gifts is informed. Either way the same gift may be sent again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Limit {
     /// By an error, 429.
@@ -24,12 +24,12 @@ pub(crate) enum Limit {
 #[derive(Debug)]
 pub(crate) struct Decided {
     pub answer: Answer,
-    /// If the refusal was told to the sender from here, and not with a transaction: says when that is on its
-    /// way. `None` of one that is [`Reason::RateLimited`]: nobody is told.
+    /// Set if the refusal was sent from here and not with a transaction: tells when it is on its way. `None`
+    /// for [`Reason::RateLimited`]: nothing is sent.
     pub told: Option<oneshot::Receiver<()>>,
 }
 
-/// What is to be done with a gift.
+/// The next step of a gift.
 enum Step {
     Decided(Decided),
     /// To the consumer.
@@ -37,19 +37,19 @@ enum Step {
 }
 
 impl Gifts {
-    /// Sends a gift. What it answers is committed, or refused for good.
+    /// Sends a gift. The answer is committed, or a refusal for good.
     ///
     /// # Errors
-    /// Those of `submit`; 429 for a sender who sends too many.
+    /// Those of `submit`; 429 for a sender of too many.
     pub async fn send(&self, request: &GiftRequest) -> Result<Answer, Error> {
         Ok(self.submit(request, Limit::Answered).await?.answer)
     }
 
-    /// Sends a gift. What it answers is committed, or refused for good.
+    /// Sends a gift. The answer is committed, or a refusal for good.
     ///
     /// # Errors
-    /// 400 for a field that is not as it is wanted. 503 if the gift was not decided in time: nothing is
-    /// promised, and the same may be sent again. 429 with [`Limit::Answered`].
+    /// 400 for a malformed field. 503 if the gift was not decided in time: nothing is promised, and the same
+    /// may be sent again. 429 with [`Limit::Answered`].
     pub(crate) async fn submit(&self, request: &GiftRequest, limit: Limit) -> Result<Decided, Error> {
         check(request)?;
         let _under_way = UnderWay::begin(self);
@@ -59,8 +59,8 @@ impl Gifts {
         }
     }
 
-    /// Refuses what is no gift, and tells its sender, who may hear of it in no other way. It counts as a gift
-    /// that was refused.
+    /// Refuses a packet that is no gift, and informs its sender, who may get no other answer. It counts as a
+    /// refused gift.
     pub(crate) fn refuse_bad(&self, identity: Identity) {
         let (sender_id, config) = (identity.sender_id, &self.store.config);
         let is_within = self.refused.count(sender_id) <= config.gift_refusals_per_minute;
@@ -93,7 +93,7 @@ fn check(request: &GiftRequest) -> Result<(), Error> {
     }
 }
 
-/// Everything before the queue. The sender is counted before anything is looked up.
+/// All steps before the queue. The sender is counted before anything is looked up.
 async fn first_step(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
     let GiftRequest { identity, contents, .. } = request;
     if gifts.refused.of(identity.sender_id) >= gifts.store.config.gift_refusals_per_minute {
@@ -104,7 +104,7 @@ async fn first_step(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Resul
     let price = match seen {
         Some(price) => price,
         None => {
-            // A cache that is away limits nobody: the database still decides.
+            // Without the cache there is no limit: the database still decides.
             let most = i64::from(gifts.store.config.gifts_per_second);
             if gifts.store.cache.count_gift(identity.sender_id).await.is_ok_and(|count| count > most) {
                 return too_many(gifts, request, limit);
@@ -126,8 +126,8 @@ async fn first_step(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Resul
     }
 }
 
-/// Sets the coins aside, by what the primary has if the cache does not know. A cache that is away limits
-/// nobody: the database still decides.
+/// Sets the coins aside; reads the primary if the cache does not know the balance. Without the cache there is
+/// no limit: the database still decides.
 async fn hold(gifts: &Gifts, identity: &Identity, amount: i64, is_counted: bool) -> Result<Hold, Error> {
     let Identity { sender_id: user_id, key: id } = identity.clone();
     let rate_max = (!is_counted).then_some(gifts.store.config.gifts_per_second);
@@ -143,8 +143,8 @@ async fn hold(gifts: &Gifts, identity: &Identity, amount: i64, is_counted: bool)
     }
 }
 
-/// What the cache would refuse. The transaction decides it, so that the refusal is in the table before it is
-/// told; but only so many of one sender, so that a flood does not reach the database.
+/// Handles a gift that the cache would refuse. The transaction decides, so that the refusal is in the table
+/// before it is sent; but only for a limited number of each sender, so that no flood reaches the database.
 async fn doubt(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
     let identity = &request.identity;
     if let Some(order) = remembered(gifts, identity).await {
@@ -170,7 +170,7 @@ fn too_many(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Step, 
     }
 }
 
-/// Whether a sender is told of one more packet that is no gift, or one too many.
+/// Whether a sender may get one more message about a packet that is no gift, or too many.
 fn may_be_told(gifts: &Gifts, sender_id: i64) -> bool {
     gifts.told.count(sender_id) <= TOLD_PER_MINUTE_MAX
 }
@@ -181,17 +181,17 @@ async fn remembered(gifts: &Gifts, identity: &Identity) -> Option<Order> {
     serde_json::from_str(&text).ok()
 }
 
-/// The first answer, or that the identity is another gift's.
+/// The first answer, or the error that another gift has this identity.
 fn repeat(gifts: &Gifts, request: &GiftRequest, order: &Order) -> Step {
     add(&gifts.counters.repeats, 1);
     match order.answer_for(&request.contents) {
         answer @ Answer::Committed { .. } => Step::Decided(Decided { answer, told: None }),
-        // Told once more, by the same name: whether the first telling came through is not known here.
+        // Sent once more, under the same id: it is not known here whether the first message arrived.
         Answer::Refused(reason) => direct(gifts, request, reason),
     }
 }
 
-/// A refusal that is told from here.
+/// A refusal that is sent from here.
 fn direct(gifts: &Gifts, request: &GiftRequest, reason: Reason) -> Step {
     let GiftRequest { identity, contents, .. } = request;
     let told = gifts.outbox.mention(message::failed(gifts.store.config.app, identity, contents, reason));
@@ -212,7 +212,7 @@ async fn queue_and_wait(gifts: &Gifts, request: &GiftRequest) -> Result<Answer, 
             Err(_) => gifts.pushes.ask(request.clone()).await,
         };
         if let Err(error) = put {
-            // What was held is not in the queue, so what the sender has is asked for anew.
+            // The held coins are not in the queue, so the balance must be read again.
             let _ = gifts.store.cache.forget_available(&[identity.sender_id]).await;
             return Err(error);
         }
@@ -259,13 +259,13 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// How long it is remembered that a gift's coins are held. One that is longer in the queue, and sent again,
-/// is held twice, and decided once.
+/// How long the hold of a gift's coins is remembered. A gift that is longer in the queue, and sent again, is
+/// held twice, and decided once.
 const HELD_TTL: Duration = Duration::from_secs(60);
-/// How long it is remembered what a user has. What was held for a gift that never came into the queue is free
-/// again after that.
+/// How long a user's available coins are remembered. After that, coins are free again that were held for a
+/// gift that never reached the queue.
 const AVAILABLE_TTL: Duration = Duration::from_secs(30);
-/// So often a sender is told of packets that are no gifts, or too many.
+/// How many messages a minute a sender gets about packets that are no gifts, or too many.
 const TOLD_PER_MINUTE_MAX: u32 = 60;
 /// How long the last look may take.
 const LOOK_TIME: Duration = Duration::from_secs(2);

@@ -1,19 +1,19 @@
-//! A gift: its name, what it is, what its sender is answered, and its kind in the catalogue.
+//! A gift: its identity, its contents, its sender's answer, and its kind in the catalogue.
 
 use serde::{Deserialize, Serialize};
 use traces::Context;
 use utoipa::ToSchema;
 
-/// Names a gift: of one sender, compared byte by byte.
+/// The identity of a gift, within its sender, compared byte by byte.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// The user that sends it and pays.
     pub sender_id: i64,
-    /// The sender's name for it, of 1 to 64 bytes.
+    /// The sender's id for it, of 1 to 64 bytes.
     pub key: String,
 }
 
-/// What a gift is. The same identity with other contents is refused.
+/// The contents of a gift. The same identity with other contents is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// Of the catalogue.
@@ -35,23 +35,23 @@ pub struct GiftRequest {
     pub identity: Identity,
     /// What it is.
     pub contents: Contents,
-    /// The price of one piece that the sender saw, if it says. Else the gift costs what the catalogue says
+    /// The price of one piece that the sender saw, if given. Otherwise the gift costs what the catalogue says
     /// when it is committed.
     pub price: Option<i64>,
-    /// The gateway has seen the sender in the room. Else the table of members says whether it is there.
+    /// Whether the gateway has seen the sender in the room. Otherwise the table of members decides.
     #[serde(default = "yes")]
     pub is_in_room: bool,
-    /// The span that wants it, if its trace is exported.
+    /// The span that it belongs to, if its trace is exported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Context>,
 }
 
-/// Of a gift that waits in the queue since a version that asked gateways only.
+/// The default for gifts in the queue from a version that asked only gateways.
 fn yes() -> bool {
     true
 }
 
-/// What a sender is answered, for good.
+/// The sender's final answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It is paid and will be shown.
@@ -85,9 +85,9 @@ pub enum Reason {
     NotMember,
     /// Another gift has this id.
     IdReused,
-    /// The sender sent too many, or too many that were refused. The only one that is not for good.
+    /// The sender sent too many, or too many that were refused. The only reason that is not final.
     RateLimited,
-    /// A field is not as it is wanted.
+    /// A field is malformed.
     BadRequest,
 }
 
@@ -134,7 +134,7 @@ impl Order {
 }
 
 impl Gift {
-    /// Whether it can be had at that price.
+    /// Checks that it is on sale at that price.
     pub(crate) fn check(&self, seen: Option<i64>) -> Result<(), Reason> {
         match seen.is_none_or(|seen| seen == self.price) {
             _ if !self.is_on_sale => Err(Reason::NotOnSale),
@@ -195,12 +195,12 @@ impl Reason {
         }
     }
 
-    /// Whether the cache knows nothing of what it is refused for.
+    /// Whether the reason is one that the cache does not know.
     pub fn is_of_place(self) -> bool {
         matches!(self, Self::NoSuchReceiver | Self::NoSuchRoom | Self::RoomClosed | Self::NotMember)
     }
 
-    /// Whether what comes under the same name again gets the same answer.
+    /// Whether a repeat under the same identity gets the same answer.
     pub fn is_final(self) -> bool {
         self != Self::RateLimited
     }

@@ -1,4 +1,4 @@
-//! Who waits for a gift to be decided.
+//! The callers that wait for the decision on a gift.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::types::{Answer, Contents, Identity, Order};
 
-/// Those who wait, by what for.
+/// The waiters, by gift.
 #[derive(Default)]
 pub struct Waiters {
     waiting: Mutex<HashMap<Identity, Vec<Waiter>>>,
@@ -22,7 +22,7 @@ pub struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// What the gift was answered.
+    /// The answer of the gift.
     pub async fn answer(&mut self) -> Option<Answer> {
         (&mut self.answered).await.ok()
     }
@@ -44,14 +44,14 @@ impl Drop for Waiting<'_> {
 struct Waiter {
     contents: Contents,
     since: Instant,
-    /// This process has the gift out of the queue, and tells of it itself.
+    /// Whether this process has the gift out of the queue, and will report it itself.
     is_here: bool,
     answer: oneshot::Sender<Answer>,
 }
 
 impl Waiters {
-    /// Waits for a gift from here on, until what this answers is dropped. `is_here` if the gift goes to this
-    /// process's consumer.
+    /// Waits for a gift until the returned value is dropped. `is_here`: the gift goes to this process's
+    /// consumer.
     pub fn wait<'a>(&'a self, identity: &'a Identity, contents: Contents, is_here: bool) -> Waiting<'a> {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter { contents, since: Instant::now(), is_here, answer };
@@ -59,7 +59,7 @@ impl Waiters {
         Waiting { waiters: self, identity, answered }
     }
 
-    /// Tells those who wait for a gift; whether anybody did.
+    /// Answers the waiters of a gift. Returns whether there were any.
     pub fn tell(&self, identity: &Identity, order: &Order) -> bool {
         let waiters = self.lock().remove(identity).unwrap_or_default();
         let is_awaited = !waiters.is_empty();
@@ -69,7 +69,7 @@ impl Waiters {
         is_awaited
     }
 
-    /// These gifts are out of the queue, in this process.
+    /// Notes that these gifts are out of the queue, in this process.
     pub fn are_here<'a>(&self, identities: impl Iterator<Item = &'a Identity>) {
         let mut waiting = self.lock();
         for identity in identities {
@@ -77,7 +77,7 @@ impl Waiters {
         }
     }
 
-    /// Gifts that somebody has waited for since before `then`, and that another process may have.
+    /// Gifts with waiters from before `then`, that another process may have.
     pub fn since_before(&self, then: Instant) -> Vec<Identity> {
         let waiting = self.lock();
         let is_old =

@@ -22,7 +22,7 @@ struct PaidGift<'a> {
     paid_ms: i64,
 }
 
-/// What the service is told of gifts that a transaction decides.
+/// The events for the service about gifts that a transaction decides.
 pub fn paid(app: i32, orders: &[(Identity, Order)], now_ms: i64) -> Vec<NewEvent> {
     let event = |(identity, order): &(Identity, Order)| {
         let Answer::Committed { total } = order.answer else { return None };

@@ -1,10 +1,10 @@
-//! `before_send`: a service is asked about a message to a room before anybody sees it.
+//! `before_send`: asks a service about a message to a room before anybody gets it.
 //!
-//! The message comes as a `request` event. Its question runs beside the batch that brought it: a batch waits
-//! [`PATIENCE`] for it, and then answers `retry` for this event alone. The bridge brings the event again, and
-//! finds the decision. So a slow service delays messages of the senders that it is asked about, and nothing
-//! else. A decision that nobody fetches is forgotten; then the service is asked again, and the message keeps
-//! its client message id, so members see it once.
+//! The message comes as a `request` event. Its question is asked beside the batch that brought it: a batch
+//! waits [`PATIENCE`] for the decision, and then answers `retry` for this event alone. The bridge sends the
+//! event again, and it finds the decision. So a slow service delays only messages of the senders that it is
+//! asked about. A decision that nobody fetches is forgotten; then the service is asked again, and the message
+//! keeps its client message id, so members see it once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ use crate::store::Store;
 use crate::trace;
 use crate::webhook::Webhook;
 
-/// The hook, and what it is being asked.
+/// The hook, and its questions under way.
 pub struct BeforeSend {
     webhook: Arc<Webhook>,
     store: Arc<Store>,
@@ -39,9 +39,9 @@ pub struct BeforeSend {
     codes: Vec<i32>,
     class: Class,
     failing: Failing,
-    /// By the ids of their events.
+    /// Questions by the ids of their events.
     asked: Mutex<HashMap<String, Asked>>,
-    /// The last answer was not there in time.
+    /// Whether the last answer was not there in time.
     is_slow: AtomicBool,
 }
 
@@ -80,7 +80,7 @@ enum Action {
     Replace,
 }
 
-/// What happens with a message.
+/// The decision about a message.
 enum Verdict {
     Send(Data),
     Refuse(String),
@@ -123,7 +123,7 @@ impl BeforeSend {
         self.asked().len()
     }
 
-    /// The question about this event, which is asked if that was not done yet. `None` if there are too many.
+    /// The question about this event; asks it if needed. `None` if there are too many.
     fn ask(self: &Arc<Self>, id: &str, request: &Request) -> Option<watch::Receiver<Option<Outcome>>> {
         let mut asked = self.asked();
         if let Some(asked) = asked.get(id) {
@@ -152,8 +152,7 @@ impl BeforeSend {
     }
 }
 
-/// Asks about a message and sends it on. `Waiting` if neither is done soon; then the same event has to come
-/// again.
+/// Asks about a message and sends it on. `Waiting` if that takes long; then the same event has to come again.
 pub async fn take(hook: &Arc<BeforeSend>, id: &str, request: &Request) -> Outcome {
     let Some(mut outcome) = hook.ask(id, request) else {
         hook.metrics.add(MESSAGES, "busy", 1);
@@ -255,7 +254,7 @@ async fn send(hook: &BeforeSend, id: &str, room: i64, request: Request, data: Da
     Outcome::Again
 }
 
-/// Tells the sender why its message is not shown.
+/// Informs the sender why its message is not shown.
 async fn tell(hook: &BeforeSend, id: &str, room: i64, request: &Request, reason: &str) {
     let payload = serde_json::json!({ "id": request.client_msg_id, "bizCode": request.biz_code, "roomId": room, "reason": reason });
     let told = hook.outbox.mention(Message {

@@ -1,9 +1,9 @@
-//! `offline_push` and `after_gift`: events that a service is told of, at least once.
+//! `offline_push` and `after_gift`: events that a service gets, at least once.
 //!
-//! An event is a row that is written in the transaction of what it tells of, so a crash loses none. A worker
-//! for each hook sends what is due, many in one call, and removes what the service has taken. While the
-//! service fails, events wait, up to a number; a user may have a tenth of what is free. Further events are
-//! dropped and counted.
+//! An event is a row that is written in the transaction of its cause, so a crash loses none. A worker for
+//! each hook sends due events, many in one call, and removes what the service has taken. While the service
+//! fails, up to a number of events wait; a user may have a tenth of what is free. Further events are dropped
+//! and counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::store::Store;
 use crate::tables::hook_event::{self, EventRow, NewEvent};
 use crate::webhook::{Outcome, Webhook};
 
-/// A hook that tells.
+/// A hook that reports.
 pub struct Events {
     webhook: Arc<Webhook>,
     max: u64,
-    /// About as many rows as the table has; counted again and again.
+    /// About how many rows the table has; recounted from time to time.
     waiting: AtomicU64,
     added: Notify,
     sent: AtomicU64,
@@ -54,7 +54,7 @@ impl Events {
         &self.webhook
     }
 
-    /// Events by what became of them.
+    /// Events by their results.
     pub fn counts(&self) -> [(&'static str, u64); 4] {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
@@ -65,13 +65,13 @@ impl Events {
         ]
     }
 
-    /// Events that wait, about.
+    /// About how many events wait.
     pub fn waiting(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Writes events with what they tell of. Tell [`Self::committed`] after the commit. An event that does
-    /// not fit is dropped.
+    /// Writes events in the transaction of their cause. Call [`Self::committed`] after the commit. An event
+    /// that does not fit is dropped.
     pub async fn insert(&self, tx: &mut Tx, events: Vec<NewEvent>, now_ms: i64) -> Result<usize, Error> {
         if events.is_empty() {
             return Ok(0);
@@ -80,7 +80,7 @@ impl Events {
         let mut users: Vec<i64> = events.iter().map(|event| event.user_id).collect();
         users.sort_unstable();
         users.dedup();
-        // As long as few wait, no user can have too many.
+        // While few wait, no user can have too many.
         let mut of_users = match waiting < self.max / SHARE_OF_FREE / 2 {
             true => BTreeMap::new(),
             false => hook_event::waiting_of(tx, self.webhook.name(), &users).await?,
@@ -116,7 +116,7 @@ fn kept(events: Vec<NewEvent>, waiting: u64, max: u64, of_users: &mut BTreeMap<i
     events.into_iter().filter(|event| fits(event)).collect()
 }
 
-/// Sends what waits for each hook, until it is time to end.
+/// Sends waiting events of each hook, until it is time to end.
 pub(crate) async fn run(store: Arc<Store>, hooks: Vec<Arc<Events>>, stop: Stop) {
     let mut tasks = JoinSet::new();
     for events in hooks {
@@ -153,7 +153,7 @@ async fn send_all(store: Arc<Store>, events: Arc<Events>, mut stop: Stop) {
     }
 }
 
-/// Sends a batch; whether there may be more.
+/// Sends a batch. Returns whether there may be more.
 async fn turn(store: &Store, events: &Events) -> Result<bool, Error> {
     let (name, now_ms) = (events.webhook.name(), store.clock.now_ms());
     if events.webhook.is_open() {
@@ -161,7 +161,7 @@ async fn turn(store: &Store, events: &Events) -> Result<bool, Error> {
     }
     let is_due = hook_event::is_due(store.db.primary(), name, now_ms).await?;
     if !is_due {
-        // What is not due rests.
+        // Nothing is due: count again, and rest.
         events.waiting.store(hook_event::count(store.db.primary(), name).await?, Ordering::Relaxed);
         return Ok(false);
     }
@@ -193,7 +193,7 @@ async fn turn(store: &Store, events: &Events) -> Result<bool, Error> {
     Ok(is_full && failed.is_empty())
 }
 
-/// Sends events; adds to `done` what is taken, or never will be. What failed, and how long it rests, in ms.
+/// Sends events; adds taken and refused ones to `done`. Returns failed ones, and their rest in ms.
 async fn send(store: &Store, events: &Events, fresh: Vec<EventRow>, done: &mut Vec<i64>) -> Vec<(i64, i64)> {
     let (mut todo, mut failed) = (vec![fresh], Vec::new());
     while let Some(batch) = todo.pop() {
@@ -235,7 +235,7 @@ fn body(events: &Events, batch: &[EventRow]) -> Vec<u8> {
     serde_json::to_vec(&batch).expect("strings and numbers are JSON")
 }
 
-/// Twice as long after each try.
+/// Doubles after each try.
 fn pause_ms(tries: i64) -> i64 {
     (PAUSE_MS_FIRST << tries.clamp(0, 16)).min(PAUSE_MS_MAX)
 }
@@ -244,7 +244,7 @@ fn pause_ms(tries: i64) -> i64 {
 const SHARE_OF_FREE: u64 = 10;
 /// Events of one call.
 const BATCH_MAX: usize = 100;
-/// How often it is looked for events that another process wrote, or that have rested.
+/// How often events are looked for that another process wrote, or that have rested.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long events that were taken are left to their taker.
 const TAKE_MS: i64 = 60_000;
@@ -252,7 +252,7 @@ const TAKE_MS: i64 = 60_000;
 const LAST_TIME: Duration = Duration::from_secs(1);
 const PAUSE_MS_FIRST: i64 = 1_000;
 const PAUSE_MS_MAX: i64 = 60_000;
-/// How long an event is worth telling.
+/// After how long an event is not worth sending.
 const AGE_MS_MAX: i64 = 24 * 3_600_000;
 
 #[cfg(test)]

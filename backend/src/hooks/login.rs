@@ -10,7 +10,7 @@ use crate::config::Failing;
 use crate::error::Error;
 use crate::webhook::Webhook;
 
-/// What the service is asked.
+/// The question to the service.
 #[derive(Serialize)]
 pub struct Login<'a> {
     pub app: i32,
@@ -33,7 +33,7 @@ enum Action {
     Refuse,
 }
 
-/// The service that is asked.
+/// The service that decides about logins.
 pub struct LoginHook {
     webhook: Arc<Webhook>,
     /// What happens while it fails.

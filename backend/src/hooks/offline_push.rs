@@ -1,5 +1,5 @@
-//! `offline_push`: a message waits in the inbox of a user who was not there. The service may wake up the
-//! user's phone.
+//! `offline_push`: a message waits in the inbox of a user who was not there. The service may wake the user's
+//! phone.
 
 use serde::Serialize;
 
@@ -26,7 +26,7 @@ struct Notification<'a> {
     data: Option<Data>,
 }
 
-/// What the service is told of a message that was kept. `None` if the receiver was there, and read too
+/// The event for the service about a message that was kept. `None` if the receiver was there, and read too
 /// slowly.
 pub fn notification(row: &InboxRow, told: &Undelivered) -> Option<NewEvent> {
     let reason = told.reason.as_str();
@@ -50,5 +50,5 @@ pub fn notification(row: &InboxRow, told: &Undelivered) -> Option<NewEvent> {
     Some(NewEvent { user_id: row.sender, payload })
 }
 
-/// What phones show of a message is no longer.
+/// Phones show no more of a message than this.
 const PREVIEW_BYTES_MAX: usize = 4 << 10;

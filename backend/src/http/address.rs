@@ -11,15 +11,13 @@ use http_server::Peer;
 use crate::app::App;
 use crate::error::Error;
 
-/// The address that limits of a caller are counted for: as the trusted proxy there says, if it comes through
-/// one. Of IPv6 it is the
-/// /64, which one customer of a provider has.
+/// The address against which a caller's requests count: as a trusted proxy reports it, if the caller comes
+/// through one. For IPv6 it is the /64, which one customer of a provider has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Address(IpAddr);
 
 impl Address {
-    /// The network that it is in, as a text: what one tenant of a provider can have many addresses of, the
-    /// /24 or the /48.
+    /// Its network as a text: the /24 or the /48, in which one tenant of a provider can have many addresses.
     pub fn network(&self) -> String {
         match self.0 {
             IpAddr::V4(address) => format!("{}/24", Ipv4Addr::from_bits(address.to_bits() & !0xff)),

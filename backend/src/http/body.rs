@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 
-/// The longest body of a route that says nothing else.
+/// The longest body of a route without another limit.
 pub const BODY_BYTES_MAX: usize = 16 << 10;
 
 /// A request's JSON body: an object of at most `BYTES_MAX` bytes.
@@ -24,7 +24,7 @@ impl<S: Send + Sync, T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<S>
             return Err(Error::new(status, "unsupported_media_type", "want Content-Type: application/json"));
         }
         let bytes = read(request, BYTES_MAX).await?;
-        // To serde an array is a struct too, by the order of its fields; nobody is to depend on that.
+        // serde would accept an array as a struct, by the order of its fields; nobody must depend on that.
         if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Error::bad_request("want a JSON object"));
         }

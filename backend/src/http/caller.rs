@@ -15,9 +15,9 @@ pub const COOKIE: &str = "sailfish_login";
 
 /// A caller who has logged in.
 pub struct Caller {
-    /// Who.
+    /// The user.
     pub user_id: i64,
-    /// Which of its logins it calls by.
+    /// The login by which the request came.
     pub login: LoginId,
 }
 

@@ -1,8 +1,8 @@
-//! Whose requests are counted together.
+//! Which requests are counted together.
 
 use http_server::Class;
 
-/// Which requests a path's are counted with. The bridge, services and probes do not wait for callers.
+/// The class of a path's requests. The bridge, services and probes do not wait for other callers.
 pub fn class_of(path: &str) -> Option<Class> {
     let is_service = path.starts_with("/bridge/")
         || path.starts_with("/internal/")

@@ -11,8 +11,8 @@ use sha2::Sha256;
 use crate::app::App;
 use crate::error::Error;
 
-/// A caller that is a service of the company's own. Handlers take it before the body, which of others is not
-/// read.
+/// A caller that is one of the company's own services. Handlers take it before the body, so that bodies of
+/// others are not read.
 pub struct Internal;
 
 impl FromRequestParts<Arc<App>> for Internal {
@@ -34,7 +34,7 @@ impl FromRequestParts<Arc<App>> for Internal {
     }
 }
 
-/// Compares in a time that tells nothing of where the two differ.
+/// Compares in a time that does not show where the two differ.
 pub fn are_same(given: &[u8], secret: &[u8]) -> bool {
     let digest = |bytes: &[u8]| keyed(secret).chain_update(bytes);
     digest(given).verify(&digest(secret).finalize().into_bytes()).is_ok()

@@ -26,19 +26,19 @@ pub struct Generator<S> {
     order: Order,
     source: S,
     state: Mutex<State>,
-    /// A fetch has ended.
+    /// Notifies that a fetch has ended.
     fetched: Notify,
     waits: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    /// The one in use, and the one that stands by. Each has its ids in the order in which they leave.
+    /// The segment in use, and the next one. Each has its ids in the order in which they leave.
     segments: VecDeque<Segment>,
     is_fetching: bool,
     /// How long the last one was, and when it was fetched.
     last: Option<(i64, Instant)>,
-    /// How many fetches have failed, and how the last one did.
+    /// How many fetches have failed, and the last error.
     failures: u64,
     failure: Option<Error>,
 }
@@ -60,7 +60,7 @@ impl<S: Source> Generator<S> {
         })
     }
 
-    /// `count` ids at once. It waits only while there are not as many here.
+    /// Takes `count` ids at once. Waits only while there are too few here.
     pub async fn take(self: &Arc<Self>, count: usize) -> Result<Vec<i64>, Error> {
         let mut failures = None;
         loop {
@@ -127,7 +127,7 @@ impl<S: Source> Generator<S> {
 }
 
 impl State {
-    /// All of them or none, so that none are lost if there are not enough.
+    /// Takes all of them or none, so that none are lost if there are too few.
     fn take(&mut self, count: usize) -> Option<Vec<i64>> {
         let here: usize = self.segments.iter().map(|segment| segment.ids.len()).sum();
         if here < count {
@@ -145,7 +145,7 @@ impl State {
         Some(ids)
     }
 
-    /// Whether a quarter of a segment at most is left in all.
+    /// Whether at most a quarter of a segment is left in all.
     fn is_short(&self) -> bool {
         let here: usize = self.segments.iter().map(|segment| segment.ids.len()).sum();
         let quarter = self.segments.front().map_or(0, |segment| segment.length / 4);
@@ -164,9 +164,9 @@ impl State {
     }
 }
 
-/// Fisher and Yates's shuffle, by a generator (Vigna's splitmix64) that is seeded for each segment: nobody
-/// can foretell the ids of a segment that was not begun, and a call to the operating system for each would
-/// cost more than the id.
+/// Fisher and Yates's shuffle, by a generator (Vigna's splitmix64) with a seed for each segment: nobody can
+/// predict the ids of a segment that was not begun. Asking the operating system for each number would cost
+/// more than the id.
 fn shuffle(ids: &mut [i64]) {
     let mut seed = u64::from_ne_bytes(random::bytes());
     let mut next = || {
@@ -180,13 +180,13 @@ fn shuffle(ids: &mut [i64]) {
     }
 }
 
-/// The shortest segment; what a process that ends loses of a name that is rarely used.
+/// The shortest segment: so many ids of a rarely used name are lost when a process ends.
 const LENGTH_MIN: i64 = 1_000;
 /// The longest one.
 const LENGTH_MAX: i64 = 65_536;
-/// A segment that lasts shorter is followed by one twice as long.
+/// A segment that lasts less than this is followed by one twice as long.
 const QUICK: Duration = Duration::from_secs(10);
-/// A segment that lasts longer is followed by one half as long.
+/// A segment that lasts longer than this is followed by one half as long.
 const SLOW: Duration = Duration::from_secs(600);
 
 const _: () = assert!(LENGTH_MIN >= TAKE_MAX as i64, "one more segment is enough for any call");

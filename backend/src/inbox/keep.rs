@@ -1,4 +1,4 @@
-//! What is kept for receivers who were not there, and what is refused.
+//! What is kept for receivers that were not there, and what is refused.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ use crate::tables::presence::{self, Device};
 use crate::tables::{hand_over, user};
 use crate::users;
 
-/// Keeps messages that did not reach their receivers; when this answers that one is done, its sender may be
-/// told so, and it stays until it is handed over, for 30 days. Room messages are counted only: who was not
-/// there missed them.
+/// Keeps messages that did not reach their receivers. `Done` means that the sender may be told so, and that
+/// the message stays until it is delivered, for 30 days. Room messages are only counted: receivers that were
+/// not there missed them.
 pub async fn keep(inbox: &Inbox, messages: &[Undelivered]) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = vec![Outcome::Done; messages.len()];
     let (mut rows, mut at, mut told) = (Vec::new(), Vec::new(), Vec::new());
@@ -43,7 +43,7 @@ pub async fn keep(inbox: &Inbox, messages: &[Undelivered]) -> Result<Vec<Outcome
         }
     }
     let is_kept = |(message, outcome): &(&Undelivered, &Outcome)| {
-        // Who reads too slowly, or does not ack, gets it when it comes anew.
+        // A receiver that reads too slowly, or does not ack, gets it at its next session.
         **outcome == Outcome::Done
             && message.room.is_none()
             && matches!(message.reason.as_str(), "offline" | "disconnected" | "busy")
@@ -59,7 +59,7 @@ fn refused(inbox: &Inbox, reason: &str) -> Outcome {
     Outcome::Refused(reason.into())
 }
 
-/// What no client may have sent is not kept, or it would be in the way of what follows.
+/// A message that no client can have sent is not kept: it would block those behind it.
 fn row(message: &Undelivered) -> Option<InboxRow> {
     let data = message.data.bytes()?;
     if message.client_msg_id.len() > CLIENT_MSG_ID_BYTES_MAX {
@@ -76,8 +76,8 @@ fn row(message: &Undelivered) -> Option<InboxRow> {
     })
 }
 
-/// Keeps what fits; why each message is refused, if it is. One that is kept already stays, and takes no more
-/// room.
+/// Keeps messages that fit. Returns why each other one is refused. A message that is kept already stays, and
+/// takes no more room.
 async fn keep_rows(
     inbox: &Inbox,
     rows: &[InboxRow],
@@ -117,10 +117,9 @@ async fn keep_rows(
     Ok(refusals)
 }
 
-/// Which of the receivers, each of an app, there are: those who are registered here, or have had a session.
-/// While nobody is registered, and for other apps than the backend's own, users are kept elsewhere, and every
-/// one may be there. The database says it each time: what is cached of strangers' ids would be a stranger's
-/// to fill.
+/// Which of the receivers (app, user) exist: those who are registered here, or have had a session. While
+/// nobody is registered, and for other apps than the backend's own, users are kept elsewhere, and every user
+/// may exist. This always asks the database: strangers could fill a cache of made-up ids.
 async fn existing(inbox: &Inbox, receivers: &[(i32, i64)]) -> Result<BTreeSet<(i32, i64)>, Error> {
     let (db, dialect) = (inbox.store.db.primary(), inbox.store.db.dialect());
     let mut existing = presence::seen(db, dialect, receivers).await?;
@@ -149,8 +148,8 @@ async fn ask_for_those_who_came(inbox: &Inbox, away: &[(i32, i64)]) -> Result<()
     ask(inbox, &online.iter().collect::<Vec<_>>()).await
 }
 
-/// Has what waits for users handed over to their sessions that came. That takes as long as they take to ack,
-/// so it is only asked for here.
+/// Requests inbox deliveries to users' sessions that came. They take as long as clients take to ack, so this
+/// only requests them.
 pub async fn came(inbox: &Inbox, devices: &BTreeSet<Device>) -> Result<(), Error> {
     let users: BTreeSet<(i32, i64)> = devices.iter().map(|device| (device.app, device.user_id)).collect();
     let waiting =

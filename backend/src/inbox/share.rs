@@ -1,5 +1,5 @@
-//! How much of an inbox a sender may fill. Nothing that is kept makes room for something else, so what does
-//! not fit is refused at the door.
+//! How much of an inbox a sender may fill. A kept message never gives way to another, so a message that does
+//! not fit is refused at once.
 //!
 //! - A sender may have a tenth of what is free in a receiver's inbox; a sender who has nothing there needs
 //!   only to fit. So however much a few have sent, there is room for another one.
@@ -13,16 +13,16 @@ use crate::tables::inbox_total::{self, BACKEND, Key, Share, Totals};
 
 /// What is kept at the moment, and what may be.
 pub struct Shares {
-    /// Of one receiver; and as much of the backend's own.
+    /// The limit for one receiver; the backend's own messages have the same limit besides.
     receiver_max: Share,
-    /// Of one sender.
+    /// The limit for one sender.
     sender_max: Share,
-    /// Of those who are judged.
+    /// The sums for the messages to judge.
     totals: Totals,
 }
 
 impl Shares {
-    /// What is kept for the receivers, and of the senders, of the messages that are to be judged.
+    /// Begins with the sums for the receivers and senders of the messages to judge.
     pub fn new(config: &Config, totals: Totals) -> Self {
         let share = |messages: u32, bytes: u64| Share {
             messages: i64::from(messages),
@@ -33,7 +33,7 @@ impl Shares {
         Self { receiver_max, sender_max, totals }
     }
 
-    /// Counts a message as kept, if it fits; else why not.
+    /// Counts a message as kept, if it fits; otherwise returns why not.
     pub fn take(&mut self, message: &InboxRow) -> Result<(), &'static str> {
         let one = Share { messages: 1, bytes: message.bytes() };
         let place = message.place();
@@ -78,7 +78,7 @@ impl Share {
     }
 }
 
-/// A sender has one of so many parts of what is free.
+/// A sender may have this part (a tenth) of what is free.
 const SHARES: i64 = 10;
 
 #[cfg(test)]

@@ -8,8 +8,7 @@ use crate::store::Store;
 use crate::tables::presence::{self, Device};
 use crate::tables::room_member;
 
-/// Takes what the bridge tells of sessions that came, ended, joined and left. It may come late, twice and in
-/// disorder.
+/// Takes the bridge's events about sessions and memberships, which may come late, twice and in any order.
 pub async fn take(store: &Store, events: &[Event]) -> Result<(), Error> {
     for batch in events.chunks(BATCH_MAX) {
         // Another process may have changed neighbouring rows.
@@ -18,7 +17,7 @@ pub async fn take(store: &Store, events: &[Event]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends sessions that no gateway has, as `offline` of their stamps would: a later session of the device
+/// Ends sessions that no gateway has, as `offline` with their stamps would: a later session of the device
 /// stays.
 pub async fn end(store: &Store, sessions: &[(Device, i64)]) -> Result<(), Error> {
     for batch in sessions.chunks(BATCH_MAX) {

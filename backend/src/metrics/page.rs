@@ -8,7 +8,7 @@ use super::text::Text;
 use crate::app::App;
 use crate::queue::{Queue, Topic};
 
-/// The page. What does not answer in time is left out, and its `_up` is 0.
+/// The page. A part that does not answer in time is left out, and its `_up` is 0.
 pub async fn text(app: &App) -> String {
     let mut page = Text::default();
     page.family("build_info", "gauge", "The version that runs.");

@@ -14,7 +14,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// Its samples follow.
+    /// Begins a family; its samples follow.
     pub fn family(&mut self, name: &'static str, kind: &str, help: &str) {
         self.name = name;
         let _ = writeln!(self.text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
@@ -35,7 +35,7 @@ impl Text {
         self.line("_count", &labels, count);
     }
 
-    /// Under the names that Prometheus clients give them.
+    /// Writes the process's metrics, under the names that Prometheus clients use.
     pub fn process(&mut self, process: Process) {
         let text = &mut self.text;
         for (name, help, value) in process.gauges() {

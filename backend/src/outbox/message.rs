@@ -1,9 +1,9 @@
-//! What is pushed to clients.
+//! The messages to clients.
 
 /// A message to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its `client_msg_id`, which is its own: receivers drop repeats by it. Up to 64 bytes.
+    /// Its unique `client_msg_id`, by which receivers drop repeats. Up to 64 bytes.
     pub key: String,
     /// The app.
     pub app: i32,

@@ -1,7 +1,7 @@
-//! Messages to users. A client's ack takes time, so a push of a row waits for its outcome, and nobody else
-//! waits with it: a user has one call under way at most, with a share of the messages of that call, and users
-//! who do not ack at once have calls of their own. Messages without a row have calls of their own, too. A
-//! call waits until the router has the message, but not for an ack, so its caller is not held up.
+//! Messages to users. A client's ack takes time, so a push of a row waits for its outcome, without delaying
+//! others: a user has at most one call under way, with a share of that call's messages, and users who do not
+//! ack at once have calls of their own. Messages without a row have calls of their own, too. These wait until
+//! the router has the message, but not for an ack, so their callers are not delayed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -14,12 +14,12 @@ use super::{Item, Outbox, Pusher, WAIT, is_done, lock, pause, push_item};
 use crate::push::{PUSHES_MAX, PushItem};
 use crate::stop::Stop;
 
-/// How soon a user acks, as far as that is known.
+/// How soon a user acks, as far as known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pace {
-    /// All that was pushed last, within the time of the call; or nothing is known.
+    /// Acked all of the last call in time; or not known yet.
     Prompt,
-    /// Not all.
+    /// Did not.
     Slow,
 }
 
@@ -27,12 +27,12 @@ impl Pace {
     pub(super) const ALL: [Self; 2] = [Self::Prompt, Self::Slow];
 }
 
-/// What calls are made for.
+/// The kinds of messages of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     /// Messages with a row.
     Rows,
-    /// Messages without.
+    /// Messages without a row.
     Mentions,
 }
 
@@ -55,7 +55,7 @@ impl Kind {
     }
 }
 
-/// What waits for users, of one kind.
+/// Waiting messages for users, of one kind.
 #[derive(Default)]
 pub(super) struct Users {
     waiting: Mutex<Waiting>,
@@ -98,7 +98,7 @@ impl Users {
         }
     }
 
-    /// The next messages, of users of that pace in turn; `None` if there are none. [`Users::end`] ends it.
+    /// The next messages, of users of that pace in turn; `None` if there are none. Then call [`Users::end`].
     fn take(&self, pace: Pace) -> Option<Batch> {
         let mut waiting = lock(&self.waiting);
         let Waiting { by_user, turns } = &mut *waiting;
@@ -119,14 +119,14 @@ impl Users {
         (!batch.users.is_empty()).then_some(batch)
     }
 
-    /// Puts a message back that is to be pushed before what its user has besides.
+    /// Puts a message back, before the user's other messages.
     fn put_back(&self, user_id: i64, item: Item) {
         let mut waiting = lock(&self.waiting);
         let of_user = waiting.by_user.get_mut(&user_id).expect("a user stays while a call is under way");
         of_user.items.push_front(item);
     }
 
-    /// The call has ended; `slow` have not acked all. Who has more waits for the next turn.
+    /// Ends a call; `slow` users have not acked all. Users with more messages wait for the next turn.
     fn end(&self, users: &[i64], slow: &[i64]) {
         let mut waiting = lock(&self.waiting);
         let Waiting { by_user, turns } = &mut *waiting;
@@ -176,7 +176,7 @@ pub(super) async fn push(pusher: Arc<Pusher>, kind: Kind, pace: Pace, mut stop: 
     }
 }
 
-/// What a call was told.
+/// The result of a call.
 #[derive(Default)]
 struct Pushed {
     /// Users who have not acked all.
@@ -199,7 +199,7 @@ async fn push_batch(pusher: &Pusher, kind: Kind, items: Vec<(i64, Item)>, failur
                 pusher.outbox.finish(done.into_iter().map(|((_, item), _)| item));
                 open.into_iter().for_each(|((_, item), _)| pusher.outbox.retry(item));
             }
-            // One of them is wrong: which, is found by halving.
+            // One of them is invalid; halving finds it.
             Err(error) if error.status.is_client_error() && batch.len() == 1 => {
                 error!(%error, message = ?batch[0].1.message, "the push API refuses a message as invalid; it is dropped");
                 pusher.outbox.drop_refused(batch.into_iter().map(|(_, item)| item));
@@ -229,7 +229,7 @@ async fn push_batch(pusher: &Pusher, kind: Kind, items: Vec<(i64, Item)>, failur
 
 /// Messages of one user in a call.
 const SHARE: usize = 32;
-/// Long enough for what a router refuses at once.
+/// Long enough for a refusal that the router gives at once.
 const MENTION_WAIT: Duration = Duration::from_millis(50);
 /// Calls of each kind under way for users of each pace.
 pub(super) const CALLS_MAX: usize = 8;

@@ -1,9 +1,9 @@
 //! The queue in Redis Streams: for each topic a stream with the consumer group `backend`, a sorted set of
 //! jobs that are not due, and a stream of dead letters.
 //!
-//! Jobs are taken by one script: it moves what has come due into the stream, gives what another consumer took
-//! and did not end in time, and then what nobody took. Redis that was flushed has lost the group too; the
-//! next one who takes makes it.
+//! One script takes jobs: it moves due jobs into the stream, then returns jobs that another consumer took and
+//! did not finish in time, and then jobs that nobody took. If Redis was flushed, the group is gone too; the
+//! next taker makes it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -23,22 +23,22 @@ use crate::{connection, random};
 
 /// How long a command may take.
 const COMMAND_TIME: Duration = Duration::from_secs(5);
-/// How often it is looked for jobs that have come due; those that are due at once wake whoever waits.
+/// How often due jobs are looked for; jobs that are due at once wake the waiters.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often, in ms, this process looks for jobs whose takers have not ended them.
+/// How often, in ms, this process looks for jobs that were taken and not finished.
 const LOOK_BACK_MS: i64 = 1_000;
 /// Jobs of one round trip.
 const PIPELINE_MAX: usize = 1_000;
-/// A consumer that has nothing and was not seen for this long, in ms, is of a process that has ended.
+/// A consumer without jobs that was not seen for this long, in ms, belongs to a process that has ended.
 const CONSUMER_IDLE_MS: u64 = 3_600_000;
 const GROUP: &str = "backend";
 
 /// See the module's page.
 pub struct RedisQueue {
     commands: connection::Redis,
-    /// For connections that only wait, which others cannot share.
+    /// For connections that wait, which cannot be shared.
     servers: Servers,
-    /// Each with its era.
+    /// The connections that wait, each with its era.
     waiting: Mutex<Vec<(u64, MultiplexedConnection)>>,
     clock: Clock,
     prefix: String,
@@ -46,9 +46,9 @@ pub struct RedisQueue {
     consumer: String,
     take_time: Duration,
     take: Script,
-    /// Tells apart jobs with equal payloads that are not due, and keeps their order.
+    /// Tells jobs with equal payloads apart that are not due, and keeps their order.
     next: AtomicU64,
-    /// When it was last looked for jobs whose takers have not ended them, by the order of [`Topic`].
+    /// When jobs that were not finished were last looked for, in the order of [`Topic`].
     looked_back_ms: [AtomicI64; Topic::COUNT],
 }
 
@@ -60,7 +60,7 @@ struct Keys {
 }
 
 impl RedisQueue {
-    /// Connects as needed. A job is left to whoever took it for `take_time`.
+    /// Connects as needed. A job is left for `take_time` to the process that took it.
     pub fn open(
         config: &Config,
         servers: &Servers,
@@ -86,7 +86,7 @@ impl RedisQueue {
         Keys { delayed: format!("{stream}:delayed"), dead: format!("{stream}:dead"), stream }
     }
 
-    /// Jobs that are there, and the id of the stream's last entry.
+    /// Due jobs, and the id of the stream's last entry.
     async fn take_due(&self, topic: Topic, most: u32) -> Result<(Vec<Job>, String), Error> {
         let now_ms = self.clock.now_ms();
         let looked_ms = &self.looked_back_ms[topic as usize];
@@ -113,7 +113,7 @@ impl RedisQueue {
         LOOK_BACK_MS.min(self.take_time.as_millis() as i64 / 2)
     }
 
-    /// From the stream's beginning, so that what was pushed before it was there is taken too.
+    /// From the stream's beginning, so that jobs that were pushed before the group existed are taken too.
     async fn make_group(&self, stream: &str) -> Result<(), Error> {
         let mut connection = self.commands.clone();
         let mut create = redis::cmd("XGROUP");
@@ -143,7 +143,7 @@ impl RedisQueue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What stands before a payload that is not due; of [`ORDER_LEN`] bytes.
+    /// The prefix of a payload that is not due; of [`ORDER_LEN`] bytes.
     fn order(&self) -> String {
         format!("{:016x}{}", self.next.fetch_add(1, Ordering::Relaxed), self.consumer)
     }
@@ -214,7 +214,7 @@ impl Queue for RedisQueue {
         let entries: Vec<String> = ids.iter().filter_map(entry).collect();
         for chunk in entries.chunks(PIPELINE_MAX) {
             let mut pipe = redis::pipe();
-            // In this order and alone: an entry that was deleted and is still pending would be dealt with as
+            // In this order and in one transaction: an entry that is deleted but still pending would count as
             // lost.
             pipe.atomic();
             pipe.cmd("XACK").arg(&stream).arg(GROUP).arg(chunk).ignore();
@@ -233,7 +233,7 @@ impl Queue for RedisQueue {
     }
 }
 
-/// Id, payload, tries of each job, as the script answers them.
+/// Id, payload and tries of each job, as the script returns them.
 fn jobs(fields: &[Value]) -> Result<Vec<Job>, Error> {
     let job = |fields: &[Value]| -> Result<Job, redis::ParsingError> {
         Ok(Job {
@@ -245,5 +245,5 @@ fn jobs(fields: &[Value]) -> Result<Vec<Job>, Error> {
     fields.chunks_exact(3).map(|fields| job(fields).map_err(Error::internal)).collect()
 }
 
-/// The length of what [`RedisQueue::order`] makes.
+/// The length of the result of [`RedisQueue::order`].
 const ORDER_LEN: usize = 32;

@@ -1,5 +1,5 @@
-//! The queue as a table. It shares the database with the business, so a job can end in the transaction that
-//! did it.
+//! The queue as a table. It is in the same database as the business data, so a job can end in the transaction
+//! that did its work.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::db::{Db, Dialect, Pool, Tx, insist};
 use crate::error::Error;
 use crate::tables::job;
 
-/// How often it is looked for jobs that another process pushed, or that have come due.
+/// How often jobs are looked for that another process pushed, or that have become due.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// See the module's page.
 pub struct TableQueue {
     pool: Pool,
-    /// For looking, which must not wait for a writer.
+    /// For reads, which must not wait for a writer.
     reader: Pool,
     dialect: Dialect,
     clock: Clock,
@@ -27,13 +27,13 @@ pub struct TableQueue {
 }
 
 impl TableQueue {
-    /// The queue in `t_job`. A job is left to whoever took it for `take_time`.
+    /// The queue in `t_job`. A job is left for `take_time` to the process that took it.
     pub fn new(db: &Db, clock: Clock, take_time: Duration) -> Self {
         let (pool, reader) = (db.writer().clone(), db.primary().clone());
         Self { pool, reader, dialect: db.dialect(), clock, take_time, pushed: Notify::new() }
     }
 
-    /// Ends jobs with the transaction `tx`.
+    /// Ends jobs in the transaction `tx`.
     pub async fn done_with(&self, tx: &mut Tx, ids: &[JobId]) -> Result<(), Error> {
         job::delete(tx, &rows(ids)).await
     }
@@ -45,7 +45,7 @@ impl TableQueue {
     async fn take_due(&self, topic: Topic, most: u32) -> Result<Vec<Job>, Error> {
         let now_ms = self.clock.now_ms();
         let again_ms = now_ms + self.take_time.as_millis() as i64;
-        // Most looks find nothing, and then nobody is kept from writing.
+        // Most reads find nothing, and then no writer is blocked.
         if !job::is_due(&self.reader, topic.name(), now_ms).await? {
             return Ok(Vec::new());
         }

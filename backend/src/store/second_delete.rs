@@ -25,7 +25,7 @@ pub(crate) async fn run(store: Arc<Store>, mut stop: Stop) {
     }
 }
 
-/// A batch. Jobs that were taken and not done come again, and to delete once more harms nobody.
+/// Does a batch. Jobs that were taken and not finished come again; deleting once more does no harm.
 async fn work(store: &Store) -> Result<(), Error> {
     let jobs = store.queue.take(Topic::CacheDelete, BATCH_MAX, WAIT).await?;
     if jobs.is_empty() {

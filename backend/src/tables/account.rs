@@ -35,7 +35,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
 /// A change of a balance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Whose.
+    /// The user.
     pub user_id: i64,
     /// In coins; negative for a debit.
     pub amount: i64,
@@ -54,7 +54,7 @@ pub async fn balance(pool: &Pool, user_id: i64) -> Result<Option<i64>, Error> {
     Ok(row)
 }
 
-/// Balances of accounts, which stay locked until the transaction ends. In the order of users, so that two
+/// Reads balances and locks their accounts until the transaction ends, in the order of users, so that two
 /// transactions never wait for each other.
 pub async fn lock(
     connection: &mut Connection,
@@ -74,7 +74,7 @@ pub async fn lock(
     Ok(balances.into_iter().collect())
 }
 
-/// Takes from accounts, each only if it has as much. Whether all had: if not, the caller is to roll back.
+/// Debits accounts, each only if it has enough. Returns whether all had: if not, the caller must roll back.
 pub async fn debit(connection: &mut Connection, debits: &BTreeMap<i64, i64>) -> Result<bool, Error> {
     let cases = vec!["WHEN ? THEN ?"; debits.len()].join(" ");
     let guards = vec!["(user_id = ? AND balance >= ?)"; debits.len()].join(" OR ");
@@ -87,15 +87,15 @@ pub async fn debit(connection: &mut Connection, debits: &BTreeMap<i64, i64>) -> 
     Ok(query.execute(connection).await?.rows_affected() == debits.len() as u64)
 }
 
-/// Gives to an account, which is made if it is not there.
+/// Credits an account, and makes it if needed.
 pub async fn credit(
     connection: &mut Connection,
     dialect: Dialect,
     user_id: i64,
     amount: i64,
 ) -> Result<(), Error> {
-    // In one statement: an insert that finds the row there would lock it for others to read, and two that do
-    // could not go on.
+    // In one statement: an insert that finds an existing row would take a shared lock on it, and two such
+    // transactions would block each other.
     let update = match dialect {
         Dialect::Sqlite => "ON CONFLICT(user_id) DO UPDATE SET balance = balance + excluded.balance",
         Dialect::MySql => "ON DUPLICATE KEY UPDATE balance = balance + VALUES(balance)",
@@ -160,7 +160,7 @@ pub async fn page(pool: &Pool, user_id: i64, before: i64, most: u32) -> Result<V
     Ok(sqlx::query_as(AssertSqlSafe(statement)).bind(user_id).bind(before).fetch_all(pool).await?)
 }
 
-/// What the books say at one moment.
+/// The ledger at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Audit {
     /// The sum of all ledger rows.
@@ -175,7 +175,7 @@ pub struct Audit {
 
 from_row!(Audit { ledger, balances, differing, gifts_committed });
 
-/// Reads all books, in one statement, so that what it says is of one moment.
+/// Reads the whole ledger in one statement, so that all sums are of one moment.
 pub async fn audit(pool: &Pool, dialect: Dialect) -> Result<Audit, Error> {
     let (ledger, balances) = (dialect.sum("amount"), dialect.sum("balance"));
     let statement = format!(

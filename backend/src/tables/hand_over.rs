@@ -1,8 +1,8 @@
-//! `t_hand_over`: sessions that an inbox is to be handed over to, and who is about it.
+//! `t_hand_over`: devices that an inbox is to be delivered to, and which process does it.
 //!
-//! A receiver has a row for each class of device. It is asked for as often as a session came there, and
-//! belongs to one holder at a time, who renews it. It goes when all that was asked for is done; what a holder
-//! that died has left is taken up by another one.
+//! A receiver has a row for each class of device. Each session that comes there requests it once more, and it
+//! belongs to one holder at a time, who renews it. It goes when all requests are done; if a holder dies,
+//! another one takes it over.
 
 use sqlx::{AssertSqlSafe, FromRow};
 
@@ -23,7 +23,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     )]
 }
 
-/// Makes it a row for each device. Those that were there have no device, and are for all.
+/// Makes it a row for each device. Existing rows have no device, and count for all.
 pub fn add_device(dialect: Dialect) -> Vec<String> {
     match dialect {
         Dialect::MySql => vec![format!(
@@ -43,7 +43,7 @@ pub fn add_device(dialect: Dialect) -> Vec<String> {
     }
 }
 
-/// When it was asked for first.
+/// Adds the time of the first request.
 pub fn add_since(_: Dialect) -> Vec<String> {
     vec!["ALTER TABLE t_hand_over ADD COLUMN since_ms BIGINT NOT NULL DEFAULT 0".into()]
 }
@@ -55,7 +55,7 @@ pub struct Lease {
     pub holder: String,
 }
 
-/// Asks once more for devices.
+/// Requests deliveries to devices once more.
 pub async fn ask(
     connection: &mut Connection,
     dialect: Dialect,
@@ -77,14 +77,14 @@ pub async fn ask(
     Ok(())
 }
 
-/// Takes what nobody holds, until `until_ms`; whether nobody did.
+/// Takes an unclaimed row until `until_ms`. Returns whether it was unclaimed.
 pub async fn take(pool: &Pool, lease: &Lease, now_ms: i64, until_ms: i64) -> Result<bool, Error> {
     let update = "UPDATE t_hand_over SET holder = ?, until_ms = ? WHERE app = ? AND user_id = ? AND device = ? AND until_ms <= ?";
     let query = sqlx::query(update).bind(lease.holder.as_bytes().to_vec()).bind(until_ms);
     Ok(bind(query, &lease.to).bind(now_ms).execute(pool).await?.rows_affected() == 1)
 }
 
-/// Holds it until `until_ms`; false if it is held no more.
+/// Renews it until `until_ms`; false if it was lost.
 pub async fn renew(pool: &Pool, lease: &Lease, until_ms: i64) -> Result<bool, Error> {
     let update =
         "UPDATE t_hand_over SET until_ms = ? WHERE app = ? AND user_id = ? AND device = ? AND holder = ?";
@@ -92,18 +92,18 @@ pub async fn renew(pool: &Pool, lease: &Lease, until_ms: i64) -> Result<bool, Er
     Ok(query.bind(lease.holder.as_bytes().to_vec()).execute(pool).await?.rows_affected() == 1)
 }
 
-/// What is asked of a holder.
+/// The requests of a holder's row.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
-    /// How often it was asked for.
+    /// How often it was requested.
     pub asks: i64,
-    /// When it was asked for first.
+    /// When it was requested first.
     pub since_ms: i64,
 }
 
 from_row!(Asked { asks, since_ms });
 
-/// What is asked; `None` if it is held no more.
+/// The requests; `None` if the row was lost.
 pub async fn asked(pool: &Pool, lease: &Lease) -> Result<Option<Asked>, Error> {
     let select =
         "SELECT asks, since_ms FROM t_hand_over WHERE app = ? AND user_id = ? AND device = ? AND holder = ?";
@@ -112,7 +112,7 @@ pub async fn asked(pool: &Pool, lease: &Lease) -> Result<Option<Asked>, Error> {
     Ok(row.as_ref().map(Asked::from_row).transpose()?)
 }
 
-/// Ends it, unless it was asked for more often than that; whether it is ended.
+/// Ends it, unless it was requested more often than that. Returns whether it has ended.
 pub async fn end(pool: &Pool, lease: &Lease, asks: i64) -> Result<bool, Error> {
     let delete =
         "DELETE FROM t_hand_over WHERE app = ? AND user_id = ? AND device = ? AND holder = ? AND asks = ?";
@@ -121,7 +121,7 @@ pub async fn end(pool: &Pool, lease: &Lease, asks: i64) -> Result<bool, Error> {
     Ok(query.execute(pool).await?.rows_affected() == 1)
 }
 
-/// Devices whose hand-over nobody holds.
+/// Devices with unclaimed rows.
 pub async fn due(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<Device>, Error> {
     let select = format!("SELECT app, user_id, device FROM t_hand_over WHERE until_ms <= ? LIMIT {most}");
     Ok(sqlx::query_as(AssertSqlSafe(select)).bind(now_ms).fetch_all(pool).await?)

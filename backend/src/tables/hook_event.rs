@@ -1,4 +1,4 @@
-//! `t_hook_event`: what webhooks are still to be told, written with what it tells of.
+//! `t_hook_event`: events that webhooks have yet to get, written in the transaction of their cause.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     statements
 }
 
-/// An event that is to be told.
+/// An event to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
     /// The user whose share it counts against.
@@ -74,7 +74,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// How many events of a hook wait for each of these users' sake.
+/// How many events of a hook wait that count against each of these users.
 pub async fn waiting_of(
     connection: &mut Connection,
     hook: &str,

@@ -36,7 +36,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     statements
 }
 
-/// What shares are counted by, and the order of a hand-over.
+/// Adds the columns for shares, and for the order of delivery.
 pub fn add_shares(dialect: Dialect) -> Vec<String> {
     let columns = ["bytes BIGINT NOT NULL DEFAULT 0", "tries BIGINT NOT NULL DEFAULT 0"];
     let indexes = [
@@ -62,12 +62,12 @@ pub fn add_shares(dialect: Dialect) -> Vec<String> {
     statements
 }
 
-/// When a device had a message that others are still to get.
+/// Adds the time when a device got a message that others have yet to get.
 pub fn add_delivered(_: Dialect) -> Vec<String> {
     vec!["ALTER TABLE t_inbox ADD COLUMN delivered_ms BIGINT NOT NULL DEFAULT 0".into()]
 }
 
-/// What messages were counted by, before [`inbox_total`] had their numbers.
+/// Drops the indexes for counting, as [`inbox_total`] has the numbers.
 pub fn drop_counting(dialect: Dialect) -> Vec<String> {
     match dialect {
         Dialect::MySql => {
@@ -94,7 +94,7 @@ pub struct InboxRow {
 }
 
 impl InboxRow {
-    /// What it counts in its sender's share.
+    /// Bytes that it counts for in its sender's share.
     pub fn bytes(&self) -> i64 {
         self.data.len() as i64
     }
@@ -123,8 +123,8 @@ fn select_waiting(dialect: Dialect, count: usize) -> String {
 #[cfg(test)]
 pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select_known, select_waiting];
 
-/// Keeps messages of which none is kept already, and counts them. If another batch has kept one of them
-/// meanwhile, the database counts as busy: the next turn of the transaction knows of it.
+/// Keeps messages that are not kept yet, and counts them. If another batch has kept one of them meanwhile,
+/// the database counts as busy: the next try of the transaction sees it.
 pub async fn insert(
     connection: &mut Connection,
     dialect: Dialect,
@@ -183,7 +183,7 @@ pub async fn known(
     Ok(found)
 }
 
-/// Which of the receivers, each of an app, have messages that no device had.
+/// Which of the receivers (app, user) have messages that no device got.
 pub async fn waiting(pool: &Pool, dialect: Dialect, users: &[(i32, i64)]) -> Result<Vec<(i32, i64)>, Error> {
     let mut found = Vec::new();
     for chunk in users.chunks(ROWS_MAX) {
@@ -222,8 +222,8 @@ struct NextRow {
 
 from_row!(NextRow { id, message_id, sender, biz_code, client_msg_id, data, tries });
 
-/// A receiver's next messages after a turn, for a hand-over that was asked for at `since_ms`: those that no
-/// device had before.
+/// A receiver's next messages after a turn, for a delivery that was requested at `since_ms`: those that no
+/// device got before then.
 pub async fn next(
     pool: &Pool,
     (app, user_id): (i32, i64),
@@ -260,7 +260,7 @@ pub async fn set_aside(connection: &mut Connection, ids: &[i64]) -> Result<(), E
     Ok(())
 }
 
-/// How many messages a receiver has that no device had.
+/// How many messages of a receiver no device got.
 pub async fn count(pool: &Pool, app: i32, user_id: i64) -> Result<i64, Error> {
     let select =
         sqlx::query_scalar("SELECT COUNT(*) FROM t_inbox WHERE app = ? AND user_id = ? AND delivered_ms = 0");
@@ -273,7 +273,7 @@ pub async fn older_than(pool: &Pool, before_ms: i64, most: u32) -> Result<Vec<i6
     Ok(sqlx::query_scalar(AssertSqlSafe(select)).bind(before_ms).fetch_all(pool).await?)
 }
 
-/// A message that goes.
+/// A message to be deleted.
 struct Going {
     id: i64,
     app: i32,
@@ -284,14 +284,14 @@ struct Going {
 
 from_row!(Going { id, app, user_id, sender, bytes });
 
-/// Selects the rows to delete and locks them: of two transactions that delete a row, one counts it. A
-/// condition about hand-overs waits for one that is being asked for.
+/// Selects the rows to delete and locks them: if two transactions delete a row, only one counts it. A
+/// condition on `t_hand_over` waits for a request under way.
 fn select_going(dialect: Dialect, condition: &str) -> String {
     format!("SELECT id, app, user_id, sender, bytes FROM t_inbox WHERE {condition}{}", dialect.for_update())
 }
 
-/// Removes messages that a device had, unless a hand-over to another one is asked for: then they stay for
-/// that, and are marked. Whether some stay.
+/// Removes messages that a device got, unless a delivery to another one is requested: then they stay for
+/// that, and are marked. Returns whether some stay.
 pub async fn delivered(
     connection: &mut Connection,
     dialect: Dialect,
@@ -327,7 +327,7 @@ pub async fn delivered(
     Ok(stay)
 }
 
-/// Removes messages that stayed for hand-overs to a receiver's other devices, if none is asked for any more.
+/// Removes messages that stayed for a receiver's other devices, if no delivery is requested any more.
 pub async fn delete_delivered(
     connection: &mut Connection,
     dialect: Dialect,
@@ -356,7 +356,7 @@ pub async fn delete(connection: &mut Connection, dialect: Dialect, ids: &[i64]) 
     remove(connection, dialect, &going).await
 }
 
-/// Rows that are locked. As in [`insert`], messages are locked before their totals.
+/// Deletes locked rows. As in [`insert`], messages are locked before their totals.
 async fn remove(connection: &mut Connection, dialect: Dialect, going: &[Going]) -> Result<(), Error> {
     let mut sums = Totals::new();
     for chunk in going.chunks(ROWS_MAX) {

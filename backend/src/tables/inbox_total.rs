@@ -1,10 +1,10 @@
-//! `t_inbox_total`: how many messages are in inboxes, and how many bytes their payloads are. They change in
-//! the transactions that change `t_inbox`, so nothing is counted while messages are kept: that would take as
-//! long as a sender or a receiver has messages.
+//! `t_inbox_total`: how many messages are in inboxes, and the bytes of their payloads. They change in the
+//! transactions that change `t_inbox`, so keeping a message counts no rows: that would take the longer the
+//! more messages a sender or a receiver has.
 //!
-//! There is a row for each sender in each inbox, and two more for what users send: for all of them in an
-//! inbox, and for a sender in all inboxes. Rows are locked in the order of their keys, after the messages. A
-//! row that counts nothing is deleted.
+//! There is a row for each sender in each inbox, and two sums of user messages: of all senders in an inbox,
+//! and of a sender in all inboxes. Rows are locked in the order of their keys, after the messages. A row that
+//! counts nothing is deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,11 +20,11 @@ const ROWS_MAX: usize = 128;
 /// Stands for all receivers, or for all users who send. No user has this id.
 const ALL: i64 = -i64::MAX;
 
-/// Whom receivers see as the sender of what the backend has for them.
+/// The sender of the backend's own messages.
 pub const BACKEND: i64 = 0;
 
-/// How the table is made, and filled from the messages that are there. A step that was cut short begins with
-/// an empty one.
+/// Makes the table and fills it from the existing messages. A step that was cut short begins with an empty
+/// table.
 pub fn create(dialect: Dialect) -> Vec<String> {
     let end = dialect.table_end();
     let fill = |user_id: &str, sender: &str, condition: &str| {
@@ -46,7 +46,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     ]
 }
 
-/// How many messages somebody has, and how many bytes their payloads are.
+/// A number of messages, and the bytes of their payloads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     pub messages: i64,
@@ -65,23 +65,23 @@ pub struct Key {
 pub type Totals = BTreeMap<Key, Share>;
 
 impl Key {
-    /// Of a sender in an inbox.
+    /// The row of a sender in an inbox.
     pub fn of_pair((app, user_id, sender): (i32, i64, i64)) -> Self {
         Self { app, user_id, sender }
     }
 
-    /// Of all users in an inbox.
+    /// The row of all users in an inbox.
     pub fn of_inbox((app, user_id, _): (i32, i64, i64)) -> Self {
         Self { app, user_id, sender: ALL }
     }
 
-    /// Of a sender in all inboxes.
+    /// The row of a sender in all inboxes.
     pub fn of_sender((app, _, sender): (i32, i64, i64)) -> Self {
         Self { app, user_id: ALL, sender }
     }
 
-    /// What a message from there counts in. What the backend sends to all inboxes has no row: nobody asks for
-    /// it, and all would wait for it.
+    /// The rows in which a message counts. The backend's messages to all inboxes have no row: nobody needs
+    /// the sum, and all would wait for it.
     pub fn all_of(place: (i32, i64, i64)) -> impl Iterator<Item = Self> {
         let of_user = (place.2 != BACKEND).then(|| [Self::of_inbox(place), Self::of_sender(place)]);
         std::iter::once(Self::of_pair(place)).chain(of_user.into_iter().flatten())

@@ -48,7 +48,7 @@ pub async fn insert(
     for chunk in payloads.chunks(ROWS_MAX) {
         let statement =
             format!("INSERT INTO t_job (topic, payload, due_ms, tries) VALUES {}", rows(chunk.len(), 4));
-        // As many texts as there are lengths would push all others out of the cache of prepared statements,
+        // A statement for each number of texts would push all others out of the cache of prepared statements,
         // and save little.
         let mut query = sqlx::query(AssertSqlSafe(statement)).persistent(chunk.len() == 1);
         for payload in chunk {

@@ -52,7 +52,7 @@ pub async fn insert(pool: &Pool, token_hash: &[u8; 32], login: Login) -> Result<
     Ok(())
 }
 
-/// The tokens of a user beside the `newest`, those that have ended among them.
+/// A user's tokens except the `newest` ones; expired ones count too.
 pub async fn older(pool: &Pool, user_id: i64, newest: u32) -> Result<Vec<Vec<u8>>, Error> {
     let statement = format!(
         "SELECT token_hash FROM t_login_token WHERE user_id = ? ORDER BY expires_ms DESC, token_hash LIMIT 1000 OFFSET {newest}"

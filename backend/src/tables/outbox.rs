@@ -1,4 +1,4 @@
-//! `t_outbox`: messages to clients that were written with what they tell of, and are not known to be pushed.
+//! `t_outbox`: messages to clients, written in the transaction of their cause, and not known to be pushed.
 
 use sqlx::AssertSqlSafe;
 
@@ -11,8 +11,7 @@ use crate::tables::last_ids;
 /// Rows of one statement.
 const ROWS_MAX: usize = 512;
 
-/// How the table is made. It has no index but its key: it is nearly empty, and is read in the order of its
-/// key.
+/// Makes the table. It has no index but its key: it is nearly empty, and is read in the order of its key.
 pub fn create(dialect: Dialect) -> Vec<String> {
     let (serial, end, key) = (dialect.serial(), dialect.table_end(), dialect.key(64));
     vec![format!(
@@ -22,8 +21,8 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     )]
 }
 
-/// Adds messages; their ids, ascending. Whoever commits them pushes them; from [`OWN_TIME_MS`] on anybody
-/// may.
+/// Adds messages. Returns their ids, ascending. The process that commits them pushes them; from
+/// [`OWN_TIME_MS`] on any process may.
 pub async fn insert(
     connection: &mut Connection,
     messages: &[Message],
@@ -84,7 +83,7 @@ pub async fn due(pool: &Pool, now_ms: i64, most: u32) -> Result<Vec<(i64, Messag
     Ok(found.into_iter().map(message).collect())
 }
 
-/// Leaves messages to whoever calls, until `until_ms`.
+/// Reserves messages for the caller, until `until_ms`.
 pub async fn claim(pool: &Pool, ids: &[i64], until_ms: i64) -> Result<(), Error> {
     for chunk in ids.chunks(ROWS_MAX) {
         let statement = format!("UPDATE t_outbox SET due_ms = ? WHERE id IN ({})", marks(chunk.len()));

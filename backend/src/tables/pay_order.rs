@@ -52,7 +52,7 @@ impl Status {
     /// Those of an order that may still expire.
     pub const OPEN: [Self; 2] = [Self::Waiting, Self::Paying];
 
-    /// As it is stored, and told.
+    /// Its name in the table and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -74,7 +74,7 @@ pub struct OrderRow {
     /// 32 hexadecimal digits.
     pub id: String,
     pub user_id: i64,
-    /// The caller's name for it, unique for the user.
+    /// The caller's id for it, unique for the user.
     pub client_key: String,
     pub product_id: i64,
     pub amount_cents: i64,
@@ -83,10 +83,10 @@ pub struct OrderRow {
     pub biz_code: i32,
     pub created_ms: i64,
     pub expires_ms: i64,
-    /// It had expired when it was paid.
+    /// Whether it had expired when it was paid.
     pub is_late: bool,
     pub paid_ms: Option<i64>,
-    /// When a try to pay it failed last.
+    /// When a payment last failed.
     pub failed_ms: Option<i64>,
     pub provider_trade_no: Option<String>,
     /// Why people have to look at it.
@@ -170,7 +170,7 @@ pub async fn lock(
     Ok(query.fetch_optional(connection).await?)
 }
 
-/// Moves an order from one status to the next; whether it had the first one.
+/// Moves an order from one status to the next. Returns whether it had the first one.
 pub async fn advance(pool: &Pool, id: &str, from: Status, to: Status) -> Result<bool, Error> {
     let done = sqlx::query("UPDATE t_pay_order SET status = ? WHERE id = ? AND status = ?")
         .bind(to.name())
@@ -188,7 +188,7 @@ pub struct Payment<'a> {
     pub paid_ms: i64,
 }
 
-/// What became of [`pay`].
+/// The result of [`pay`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pay {
     /// The order is paid.
@@ -249,7 +249,7 @@ pub async fn flagged(pool: &Pool, most: u32) -> Result<Vec<OrderRow>, Error> {
     Ok(sqlx::query_as(AssertSqlSafe(select)).fetch_all(pool).await?)
 }
 
-/// Lets those of the orders expire whose time has come and that nobody has paid.
+/// Lets those orders expire that are past their time and unpaid.
 pub async fn expire(connection: &mut Connection, ids: &[String], now_ms: i64) -> Result<u64, Error> {
     let update = format!(
         "UPDATE t_pay_order SET status = ? WHERE id IN ({}) AND status = ? AND expires_ms <= ?",

@@ -1,4 +1,4 @@
-//! `t_presence`: what was told last of each user's device. Its row is locked while anything about that device
+//! `t_presence`: the last report about each user's device. Its row is locked while anything about that device
 //! is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     )]
 }
 
-/// A user's device. In its order rows are locked.
+/// A user's device. Rows are locked in its order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Device {
     pub app: i32,
@@ -28,7 +28,7 @@ pub struct Device {
     pub device: String,
 }
 
-/// The highest stamps that were told of a device; 0 for none.
+/// The highest stamps that were reported for a device; 0 for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Presence {
     pub online_login: i64,
@@ -60,8 +60,8 @@ fn select_of_users(dialect: Dialect, count: usize) -> String {
 #[cfg(test)]
 pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select_devices, select_of_users];
 
-/// Raises the stamps of devices to what is told, and locks them until the transaction ends. What is known
-/// then.
+/// Raises the stamps of devices to those of the events, and locks the rows until the transaction ends.
+/// Returns the stamps after that.
 pub async fn raise(
     connection: &mut Connection,
     dialect: Dialect,
@@ -84,7 +84,7 @@ pub async fn raise(
     query.fetch_all(connection).await?.iter().map(device_of).collect()
 }
 
-/// A user's devices, and what is known of each.
+/// A user's devices, with the stamps of each.
 pub async fn of_user(pool: &Pool, app: i32, user_id: i64) -> Result<Vec<(String, Presence)>, Error> {
     let select = "SELECT device, online_login, offline_login FROM t_presence WHERE app = ? AND user_id = ? ORDER BY device";
     let found = sqlx::query(select).bind(i64::from(app)).bind(user_id).fetch_all(pool).await?;
@@ -132,7 +132,7 @@ async fn of_users(
 }
 
 /// The devices of users above `after`, ascending by user, online or not: at most `most`, and all or none of a
-/// user's. Empty: there are no more.
+/// user's. Empty after the last one.
 pub async fn page(pool: &Pool, app: i32, after: i64, most: u32) -> Result<Vec<(Device, Presence)>, Error> {
     let select = format!(
         "SELECT app, user_id, device, online_login, offline_login FROM t_presence WHERE app = ? AND user_id > ? \
@@ -157,7 +157,7 @@ from_row!(Presence { online_login, offline_login });
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
 
-/// Binds what names a device.
+/// Binds the columns of a device's key.
 pub fn bind<'q>(query: Query<'q>, device: &Device) -> Query<'q> {
     query.bind(i64::from(device.app)).bind(device.user_id).bind(device.device.clone().into_bytes())
 }

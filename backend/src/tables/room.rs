@@ -8,8 +8,8 @@ use super::from_row;
 use crate::db::{Connection, Dialect, Pool, marks, padded, rows};
 use crate::error::Error;
 
-/// How the table is made. `open_owner_id` is the owner's while the room is open, and NULL then: an owner has
-/// one open room.
+/// Makes the table. `open_owner_id` is the owner's id while the room is open, then NULL: so an owner has one
+/// open room.
 pub fn create(dialect: Dialect) -> Vec<String> {
     let (serial, end) = (dialect.serial(), dialect.table_end());
     let index = match dialect {
@@ -71,7 +71,7 @@ pub async fn get(pool: &Pool, id: i64) -> Result<Option<RoomRow>, Error> {
     Ok(sqlx::query_as(AssertSqlSafe(select)).bind(id).fetch_optional(pool).await?)
 }
 
-/// Rooms that stay as they are until the transaction ends.
+/// Reads rooms that nobody can change until the transaction ends.
 pub async fn keep(connection: &mut Connection, dialect: Dialect, ids: &[i64]) -> Result<Vec<RoomRow>, Error> {
     let ids = padded(ids);
     let select = format!(

@@ -1,4 +1,4 @@
-//! `t_room_member`: which devices are in which rooms, as the gateways tell; and for a while, which have left.
+//! `t_room_member`: which devices are in which rooms, as gateways report; and for a while, which have left.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub fn create(dialect: Dialect) -> Vec<String> {
     statements
 }
 
-/// What was told last of a device and a room.
+/// The last report about a device and a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberRow {
     pub device: Device,
@@ -146,7 +146,7 @@ pub async fn users(pool: &Pool, app: i32, room_id: i64, after: i64, most: u32) -
     Ok(query.fetch_all(pool).await?)
 }
 
-/// Those of these rooms and users in which the user is in the room.
+/// Which of these (room, user) pairs are members.
 pub async fn among(
     connection: &mut Connection,
     dialect: Dialect,

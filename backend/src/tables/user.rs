@@ -70,7 +70,7 @@ pub async fn get(pool: &Pool, id: i64) -> Result<Option<UserRow>, Error> {
     Ok(sqlx::query_as(AssertSqlSafe(statement)).bind(id).fetch_optional(pool).await?)
 }
 
-/// Those that there are of many users, by one statement for each table that has any.
+/// The existing ones of many users, by one statement for each table that has any.
 pub async fn get_many(pool: &Pool, ids: &[i64]) -> Result<BTreeMap<i64, UserRow>, Error> {
     let mut by_part: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for id in ids {
@@ -90,7 +90,7 @@ pub async fn get_many(pool: &Pool, ids: &[i64]) -> Result<BTreeMap<i64, UserRow>
     Ok(found)
 }
 
-/// Those of these that there are, by one statement for all tables.
+/// Which of these users exist, by one statement for all tables.
 pub async fn among(connection: &mut Connection, ids: &[i64]) -> Result<Vec<i64>, Error> {
     let mut by_part: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for id in ids {

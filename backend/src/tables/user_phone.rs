@@ -33,7 +33,7 @@ pub async fn last_digits(pool: &Pool, user_id: i64) -> Result<Option<String>, Er
     Ok(row)
 }
 
-/// Gives a phone to a user, unless it has one; whether it had none.
+/// Gives a phone to a user, unless it has one. Returns whether it had none.
 pub async fn insert(
     connection: &mut Connection,
     dialect: Dialect,
