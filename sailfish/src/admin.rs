@@ -1,7 +1,7 @@
 //! The admin port: health, metrics, and the control API, by HTTP.
 //!
-//! One file a resource. Whoever may speak to this port may do everything: `auth` is the one place that asks
-//! who it is.
+//! One file a resource. A caller of this port may do everything, so `auth` is the one place that
+//! checks callers.
 
 mod auth;
 mod body;
@@ -42,26 +42,26 @@ pub struct Admin {
     pub shards: Arc<Shards>,
     /// What the directory counts, where there is one.
     pub directory: Option<Arc<directory::Stats>>,
-    /// What reads rooms' streams in the directory, where they are written.
+    /// Reads rooms' streams in the directory, if they are written.
     pub streams: Option<Arc<directory::Reader>>,
     /// How much rooms keep.
     pub keeps: Keeps,
     /// What the bridge of this process counts, where it has one.
     pub bridge: Option<Arc<biz_bridge::Metrics>>,
-    /// What callers must send; empty for nothing.
+    /// The secret that callers must send; empty for none.
     pub secret: String,
     /// What serves the port.
     pub http: Arc<http_server::Server>,
-    /// The port with the page for browsers, where this process has one.
+    /// The port of the page for browsers, if this process has one.
     pub page: Option<SocketAddr>,
-    /// What tokens are checked with.
+    /// The keys that tokens are checked with.
     pub keys: Arc<Keys>,
-    /// The nodes that were there.
+    /// The nodes that were seen.
     pub seen: nodes::SharedSeen,
 }
 
 impl Admin {
-    /// A router has nobody to send to, and knows no other router.
+    /// Fails on a router: it has no clients, and knows no other router.
     fn require_gateway(&self) -> Result<(), ApiError> {
         match self.shards.role() {
             Role::Up | Role::Gateway | Role::Bridge => Ok(()),

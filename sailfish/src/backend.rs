@@ -32,7 +32,7 @@ use crate::signals::{Signals, Wish};
 /// How long requests under way may take at the end.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
-/// How long a database is waited for at the start, and between two looks.
+/// How long the start waits for a database, and how often it tries.
 const DATABASE_TIME: Duration = Duration::from_secs(60);
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -96,7 +96,7 @@ pub fn run(args: &BackendArgs) -> anyhow::Result<ExitCode> {
         "ready api={scheme}://{address}\n\n  docs      {scheme}://{address}/docs\n  database  {}\n\nCtrl-C or SIGTERM ends it.\n",
         service.database
     );
-    let _ = crate::cli::write(&text); // a service serves without a stdout too
+    let _ = crate::cli::write(&text); // a service needs no stdout
     runtime.block_on(async {
         let mut looks = tokio::time::interval(file_watch::LOOK);
         let mut watch = FileWatch::new(certificates::files(&config));
@@ -128,7 +128,7 @@ pub struct Service {
     database: String,
     stop: Option<oneshot::Sender<()>>,
     thread: JoinHandle<()>,
-    /// Of its SQLite file, for as long as it serves that.
+    /// The lock of its SQLite file, for as long as it serves that.
     _lock: Option<DatabaseLock>,
 }
 
@@ -165,7 +165,7 @@ impl Service {
                     Ok(backend) => backend,
                     Err(error) => return drop(started.send(Err(error))),
                 };
-                let _ = started.send(Ok(backend.address())); // whoever waited has gone with the process
+                let _ = started.send(Ok(backend.address())); // the waiter has gone with the process
                 let _ = stopping.await; // a sender that is gone means the same
                 backend.stop(STOP_TIME).await;
             });
@@ -175,8 +175,8 @@ impl Service {
         Ok(Self { address, database, stop: Some(stop), thread, _lock: lock })
     }
 
-    /// The backend of `up`, whose admin port takes its pushes; `http` is what callers of its own port may
-    /// take, and `tls` what it shows them. Both speak plain HTTP with each other, on loopback.
+    /// The backend of `up`, which pushes to the admin port of `up`; `http` has the limits of its own port,
+    /// and `tls` that port's certificates. Both speak plain HTTP with each other, on loopback.
     pub fn within(
         config: &Config,
         (http, tls): (http_server::Limits, Option<TlsServer>),
@@ -198,7 +198,7 @@ impl Service {
         Self::start(own, tls, lock)
     }
 
-    /// What the bridge beside it is told.
+    /// The settings of the bridge beside it.
     pub fn bridge(&self, config: &BridgeConfig) -> BridgeConfig {
         config.to(self.address)
     }
@@ -217,7 +217,7 @@ impl Service {
     }
 }
 
-/// A database that starts beside it is waited for.
+/// Opens the backend, and waits for a database that is just starting.
 async fn open(
     config: backend::Config,
     listener: TcpListener,
@@ -244,7 +244,7 @@ async fn open(
     Ok(backend::Backend::start_with(app, listener, tls)?)
 }
 
-/// What callers of `/internal/` send: as configured, or what the first run on this machine made.
+/// The secret of callers of `/internal/`: as configured, or as the first run on this machine made it.
 fn internal_secret(config: &Config) -> anyhow::Result<String> {
     String::from_utf8(Secret::of_internal(&config.backend.internal_secret)?.bytes)
         .context("backend.internal_secret: want text")

@@ -22,25 +22,25 @@ const RETRY_TIME: Duration = Duration::from_millis(1);
 /// Results that one mail has at most.
 const RESULTS_MAX: usize = 1024;
 
-/// The bridge at work, and its way back.
+/// The bridge at work, and the way of its results.
 pub struct Bridging {
     bridge: Bridge,
     returns: Arc<Returns>,
     pushes: ByShards,
 }
 
-/// What a shard has of the bridge of its process.
+/// A shard's access to the bridge of its process.
 #[derive(Clone)]
 pub struct Door {
     inbox: Inbox,
     returns: Arc<Returns>,
 }
 
-/// Brings what the bridge says back to the shard that it came by.
+/// Returns results of the bridge to the shard that the events came by.
 struct Returns {
     /// Set when the shards have started.
     remote: OnceLock<Remote<Mail>>,
-    /// By which shard of this process the events of a shard elsewhere came last: that one is linked with it.
+    /// The shard of this process by which events of a shard elsewhere came last: it is linked with that one.
     by: Mutex<HashMap<u32, ShardId>>,
     /// From when on a full mailbox is not tried again.
     gives_up: Mutex<Option<Instant>>,
@@ -67,25 +67,25 @@ impl Bridging {
         self.bridge.is_alive()
     }
 
-    /// For a shard.
+    /// The access for a shard.
     pub fn door(&self) -> Door {
         Door { inbox: self.bridge.inbox(), returns: self.returns.clone() }
     }
 
-    /// The shards have started.
+    /// Call this when the shards have started.
     pub fn set_shards(&self, remote: Remote<Mail>, shards: Arc<Shards>) {
         self.returns.remote.set(remote).ok().expect("it is set here only");
         self.pushes.set(shards);
     }
 
-    /// Lets the bridge finish what it has, up to `deadline`, and end; it is dead then.
+    /// Lets the bridge send its events, up to `deadline`, and end.
     pub fn finish(&self, deadline: Duration) {
         *self.returns.gives_up() = Some(Instant::now() + deadline);
         self.bridge.finish(deadline);
     }
 
-    /// Ends it, if it has not ended. Answers how many events are left: their shards keep them, but for those
-    /// of this process, which are lost with it.
+    /// Ends it, if it has not ended. Returns how many events are left: their shards keep them, but those of
+    /// this process are lost.
     pub fn end(self) -> u64 {
         *self.returns.gives_up() = Some(Instant::now());
         self.bridge.stop(Duration::ZERO)
@@ -114,7 +114,7 @@ fn config_of(config: &BridgeConfig, node: u16) -> anyhow::Result<biz_bridge::Con
 }
 
 impl Door {
-    /// Hands an event over that came by the shard `by` of this process.
+    /// Hands over an event that came by the shard `by` of this process.
     pub fn hand(&self, by: ShardId, of: Origin, Handed { seq, event }: Handed) {
         let shard = of.shard.as_u32();
         if of.shard != by {
@@ -133,8 +133,8 @@ impl Returns {
         self.gives_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A full mailbox belongs to a busy shard, and has room again soon. What is not told is never handed over
-    /// again while its shard is linked, so it is tried until the bridge is to end.
+    /// A full mailbox belongs to a busy shard, and has room again soon. A result that is not delivered leaves
+    /// its event with a linked shard for ever, so this tries until the bridge must end.
     fn send(&self, to: ShardId, mut mail: Mail) {
         loop {
             if let Some(remote) = self.remote.get() {

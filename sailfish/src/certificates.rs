@@ -1,4 +1,4 @@
-//! What the ports with TLS show: certificates and keys in files, which are read again when they change.
+//! The certificates and keys of the ports with TLS, in files that are read again when they change.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,21 +9,21 @@ use tracing::{error, info};
 use crate::config::{CertificateFiles, Config, ConfigError, NodeConfig};
 use crate::secret;
 
-/// What ports with TLS show.
+/// The certificates and settings of ports with TLS.
 pub fn server(config: &Config) -> Result<TlsServer, ConfigError> {
     let certificates = read(&config.node.certificates).map_err(of_certificates)?;
     let authorities = read_authorities(&config.node)?;
     TlsServer::new(&certificates, authorities.as_ref(), now_secs()).map_err(of_certificates)
 }
 
-/// Reads the certificates of a configuration, and puts them in the place of those of a server that runs.
+/// Reads the certificates of a configuration, and replaces those of a running server.
 pub fn reload(server: &TlsServer, config: &Config) -> Result<(), ConfigError> {
     let certificates = read(&config.node.certificates).map_err(of_certificates)?;
     let authorities = read_authorities(&config.node)?;
     server.replace(&certificates, authorities.as_ref(), now_secs()).map_err(of_certificates)
 }
 
-/// Takes certificates whose files have changed, and says so.
+/// Reads certificates whose files have changed, and logs that.
 pub fn reload_and_tell(server: &TlsServer, config: &Config) {
     match reload(server, config) {
         Ok(()) => info!("the certificates have changed; connections to come get the new ones"),
@@ -42,8 +42,8 @@ fn of_certificates(why: String) -> ConfigError {
     ConfigError(format!("node.certificates: {why}"))
 }
 
-/// The authorities of clients, if clients are asked for certificates. A mistake in the file is told by
-/// [`TlsServer::new`].
+/// The authorities of clients, if clients are asked for certificates. [`TlsServer::new`] reports mistakes in
+/// the file.
 fn read_authorities(node: &NodeConfig) -> Result<Option<AuthoritiesPem>, ConfigError> {
     let Some(file) = node.client_ca() else { return Ok(None) };
     let name = file.display().to_string();

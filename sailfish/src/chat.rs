@@ -1,7 +1,7 @@
 //! `sailfish chat`: a small terminal client, to try a gateway by hand or from a script.
 //!
-//! What a real client has to do (heartbeats, acks, reconnects, repeats) is done by the crate
-//! `sailfish-client`, on a thread of its own; here are the screen, and the words of it.
+//! The crate `sailfish-client` does what every client must do (heartbeats, acks, reconnects, repeats), on a
+//! thread of its own; here are the screen and its texts.
 
 mod client;
 mod screen;
@@ -23,16 +23,16 @@ use screen::{Screen, Tone};
 
 /// How long a token of our own is good; it is made anew for each run.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Where a token is given that nobody else is to see.
+/// The environment variable for a token, which other users cannot see.
 const TOKEN_VARIABLE: &str = "SAILFISH_CHAT_TOKEN";
 /// A message without an outcome is repeated after this long: a person watches.
 const REPEAT_AFTER: Duration = Duration::from_secs(15);
 
-/// How long a connect with its login may take: longer than a gateway waits for what answers a login
-/// (`limits.login_deadline_ms`), so that it can say so.
+/// How long a connect with its login may take: longer than the gateway waits with its answer to a login
+/// (`limits.login_deadline_ms`), so that its reason arrives.
 const LOGIN_TIME: Duration = Duration::from_secs(12);
 
-/// Lines, and events, that wait for the chat at most. Stdin is read no further then, nor is the server.
+/// Lines, and events, that wait for the chat at most. Then neither stdin nor the server is read.
 const INPUTS_MAX: usize = 64;
 /// How soon an event that found no room is offered again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -80,7 +80,7 @@ pub struct ChatArgs {
     encoding: Encoding,
 }
 
-/// What reaches the client.
+/// The inputs of the client.
 enum Input {
     /// A line of stdin.
     Line(String),
@@ -131,8 +131,7 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
         user,
         repeat_after: REPEAT_AFTER,
         login_time: LOGIN_TIME,
-        // A file may be piped in, and its lines may be of any length: the server says what is wrong with
-        // them.
+        // A file may be piped in, with lines of any length: the server reports what is wrong with them.
         store_messages_max: usize::MAX,
         store_bytes_max: usize::MAX,
         payload_bytes_max: usize::MAX,
@@ -143,7 +142,7 @@ pub fn run(args: &ChatArgs) -> anyhow::Result<ExitCode> {
     Ok(if chat.run(&Inputs { lines, events })? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A target in another form is none, however long one waits.
+/// A target in another form is wrong, and waiting does not help.
 fn check_target(target: &str) -> Result<(), ConfigError> {
     let address = Address::parse(target, None).map_err(|wish| ConfigError(format!("--target {wish}")))?;
     let port = address.authority.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
@@ -153,7 +152,7 @@ fn check_target(target: &str) -> Result<(), ConfigError> {
     }
 }
 
-/// Starts the client on a thread of its own, from where its events come in as inputs.
+/// Starts the client on a thread of its own; its events come as inputs.
 fn start(config: Config, token: String, inputs: Sender<Input>) -> anyhow::Result<Client> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let context = runtime.enter();

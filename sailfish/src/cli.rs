@@ -61,7 +61,7 @@ impl ConfigArgs {
     }
 }
 
-/// Whom a client trusts that comes by TLS.
+/// The server certificates that a client by TLS trusts.
 #[derive(clap::Args, Clone, Default, Serialize, Deserialize)]
 pub struct TrustArgs {
     /// Certificates of authorities in PEM: a server by TLS must have a certificate of one of them [default:
@@ -97,7 +97,7 @@ pub fn warn_of_secret(flag: &str, given: Option<&String>, variable: &str) {
     }
 }
 
-/// Writes a line to stderr. One that nobody reads is no reason to end.
+/// Writes a line to stderr. Failing to do so is no reason to end.
 pub fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -118,8 +118,8 @@ pub fn print(text: &str) {
     written(write(&printable_lines(text)));
 }
 
-/// Ends the process with 1 if what is its work did not get out: with one line, or, when the reader just went
-/// away, without.
+/// Ends the process with 1 if its output did not get out: with one line of error, or without one if the
+/// reader has gone.
 pub fn written(outcome: io::Result<()>) {
     let Err(error) = outcome else { return };
     if error.kind() != io::ErrorKind::BrokenPipe {

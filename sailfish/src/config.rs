@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, the same keys in the environment, flags on top.
 //!
-//! Each key is known by its dotted name (`limits.frame_bytes_max`). [`keys::KEYS`] lists them all; the
-//! defaults stand in the types. An error is one line: where the value came from, the key, and what it wants.
+//! Each key is known by its dotted name (`limits.frame_bytes_max`). [`keys::KEYS`] lists them all; the types
+//! have the defaults. An error is one line: where the value came from, the key, and what it wants.
 
 mod bridge;
 mod keys;
@@ -25,14 +25,14 @@ pub use layers::{ENV_PREFIX, Layers};
 pub use print::print;
 pub use token::{TokenConfig, ed25519_public_key};
 
-/// Where clients connect when nothing else is said: the port reads like the magic `SF`, 0x5346.
+/// Where clients connect by default: the port reads like the magic `SF`, 0x5346.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:5346";
-/// Where clients connect to `up` by WebSocket when nothing else is said.
+/// Where clients connect to `up` by WebSocket by default.
 pub const WEBSOCKET_DEFAULT: &str = "127.0.0.1:5349";
-/// The admin port when nothing else is said.
+/// The admin port by default.
 pub const ADMIN_DEFAULT: &str = "127.0.0.1:5347";
 
-/// Where a router takes links when nothing else is said; its shard `i` does at the port that many higher.
+/// Where a router takes links by default; its shard `i` does at the port that many higher.
 pub const LINKS_DEFAULT: &str = "127.0.0.1:5350";
 
 /// The same of a bridge.
@@ -48,35 +48,35 @@ pub struct Config {
     pub node: NodeConfig,
     /// What login tokens are checked with.
     pub token: TokenConfig,
-    /// What is logged, and how.
+    /// The log's filter and format.
     pub log: LogConfig,
     /// How a silent client is found.
     pub heartbeat: gateway::Heartbeat,
     /// How reliable messages are repeated.
     pub delivery: gateway::Delivery,
-    /// What one connection, address or shard may take.
+    /// Limits for one connection, address or shard.
     pub limits: gateway::Limits,
-    /// How a node goes.
+    /// How a node drains.
     pub drain: gateway::Drain,
-    /// What a shard holds of users, rooms and messages.
+    /// Limits of users, rooms and messages of a shard.
     pub router: router::Limits,
     /// The nodes of a cluster.
     pub cluster: ClusterConfig,
-    /// How links between nodes wait and what they hold.
+    /// Times and limits of links between nodes.
     pub link: link::Config,
     /// Who may use the control API.
     pub control: ControlConfig,
-    /// What callers of the HTTP ports may take.
+    /// Limits for callers of the HTTP ports.
     pub http: http_server::Limits,
     /// Where a cluster keeps who is connected where.
     pub directory: DirectoryConfig,
     /// The service that holds users and money.
     pub backend: backend::Config,
-    /// The backend, and the way there.
+    /// The bridge, and where its backend is.
     pub bridge: BridgeConfig,
-    /// Where spans go, and of which traces.
+    /// Where spans go, and which traces are exported.
     pub trace: traces::Config,
-    /// Whom connections to others trust.
+    /// Which servers connections by TLS trust.
     pub tls: TlsConfig,
     /// Buffers and sockets.
     pub engine: EngineConfig,
@@ -94,7 +94,7 @@ pub struct NodeConfig {
     pub listen_tls: String,
     /// Where clients connect by WebSocket over TLS: an address or `off`.
     pub listen_wss: String,
-    /// What TLS shows and signs with.
+    /// The certificates and keys of the ports with TLS.
     pub certificates: Vec<CertificateFiles>,
     /// A file with the certificates of the authorities of clients, or `off`.
     pub client_ca: String,
@@ -124,14 +124,14 @@ pub struct ClusterConfig {
     pub node: u16,
     /// Where this router or bridge takes links: its shard `i` at the port that many higher.
     pub listen: SocketAddr,
-    /// Where others reach what is at `listen`: ADDRESS:PORT; empty: there.
+    /// The address of `listen` as others reach it: ADDRESS:PORT; empty: the same.
     pub advertise: String,
     /// Where each router takes links.
     pub routers: Vec<SocketAddr>,
-    /// Where each bridge takes links of gateways; a router that knows of one keeps what is for it from the
+    /// Where each bridge takes links of gateways; a router with such a list keeps events for bridges from the
     /// start.
     pub bridges: Vec<SocketAddr>,
-    /// What all nodes know and nobody else; empty: `secret_file`.
+    /// The secret of all nodes of the cluster; empty: `secret_file`.
     pub secret: String,
     /// A file with it; empty: the one that the first run makes.
     pub secret_file: PathBuf,
@@ -143,23 +143,22 @@ pub struct ClusterConfig {
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlConfig {
-    /// What a caller sends as its bearer token; empty: nothing is asked of callers, and only a loopback
-    /// address is listened on.
+    /// The bearer token of callers; empty: callers need none, and the port must be on a loopback address.
     pub secret: String,
 }
 
-/// Whom connections to others by TLS trust.
+/// Which servers connections by TLS trust.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
     /// A file with the certificates of roots; empty for those of the system.
     pub roots: PathBuf,
-    /// What is in it.
+    /// The contents of that file.
     #[serde(skip)]
     pub trusted: trust::Roots,
 }
 
-/// What is logged, and how.
+/// The log's filter and format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
@@ -185,7 +184,7 @@ pub struct DirectoryConfig {
     pub timeout_ms: u32,
     /// Records that may wait.
     pub queue_max: u32,
-    /// Keep what rooms say, too.
+    /// Whether rooms' messages are kept there, too.
     pub history: bool,
     /// Whom `rediss://` trusts.
     #[serde(skip)]
@@ -289,8 +288,8 @@ impl Default for DirectoryConfig {
     }
 }
 
-/// The kernel keeps twice as much for a client that does not read, and would grow it to 4 MiB: a few hundred
-/// of them could use up what it has for all sockets.
+/// The kernel uses twice as much for a client that does not read, and would grow it to 4 MiB: a few hundred
+/// such clients could use up its memory for all sockets.
 const SEND_BUFFER_BYTES: u32 = 128 << 10;
 
 impl Default for EngineConfig {
@@ -307,7 +306,7 @@ impl Default for EngineConfig {
     }
 }
 
-/// A URL without what only its server may know.
+/// A URL without its password.
 pub fn without_password(url: &str) -> String {
     match url.split_once("://").zip(url.rsplit_once('@')) {
         Some(((scheme, rest), (_, server))) => {
@@ -345,7 +344,7 @@ impl fmt::Debug for ControlConfig {
 }
 
 impl DirectoryConfig {
-    /// Without what only the servers may know.
+    /// The configuration without passwords.
     fn without_password(&self) -> Self {
         let redis = self.redis.split(',').map(without_password).collect::<Vec<_>>().join(",");
         let redis_sentinels = self.redis_sentinels.iter().map(|url| without_password(url)).collect();
@@ -391,7 +390,7 @@ impl fmt::Debug for DirectoryConfig {
     }
 }
 
-/// How much is kept of what a room says.
+/// How much of a room's messages is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamBounds {
     /// Its last messages, and a few more.
@@ -401,8 +400,8 @@ pub struct StreamBounds {
 }
 
 impl NodeConfig {
-    /// Where clients connect by WebSocket, if anywhere. `auto` is a place on loopback for who runs all of it
-    /// with its defaults.
+    /// Where clients connect by WebSocket, if anywhere. `auto` is an address on loopback if `up` runs with
+    /// its defaults.
     pub fn listen_ws(&self, is_up: bool) -> Option<SocketAddr> {
         let is_default = self.listen_ws == "auto" && is_up && self.listen == NodeConfig::default().listen;
         if is_default { WEBSOCKET_DEFAULT.parse().ok() } else { self.listen_ws.parse().ok() }
@@ -456,7 +455,7 @@ impl NodeConfig {
 }
 
 impl Config {
-    /// Reads the roots, and gives them to all that connect to others.
+    /// Reads the roots, and passes them to all parts that connect to others.
     fn trust(&mut self) -> Result<(), String> {
         let roots = trust::Roots::read(&self.tls.roots).map_err(|why| format!("tls.roots: {why}"))?;
         self.directory.roots = roots.clone();
@@ -482,7 +481,7 @@ impl Config {
         }
     }
 
-    /// What rooms keep of the messages of codes whose routes say so.
+    /// What rooms keep of the messages of codes whose routes set it.
     pub fn keeps(&self) -> router::Keeps {
         router::Keeps::new(self.own_keeps())
     }
@@ -494,12 +493,12 @@ impl Config {
         (self.own_keeps().collect(), other)
     }
 
-    /// Whether what rooms say is written to the directory.
+    /// Whether rooms' messages are written to the directory.
     pub fn has_streams(&self) -> bool {
         !self.directory.redis.is_empty() && self.directory.history
     }
 
-    /// How much of it: as much as all business codes together keep.
+    /// How much of them is kept there: as much as all business codes together.
     pub fn stream_bounds(&self) -> StreamBounds {
         let other = &self.router;
         let own = || self.own_keeps().map(|(_, keep)| (keep.messages, keep.ms));
@@ -523,7 +522,7 @@ impl Config {
         })
     }
 
-    /// Checks what the types do not say. The error begins with the key.
+    /// Checks what the types do not guarantee. The error begins with the key.
     fn validate(&self) -> Result<(), String> {
         self.gateway().validate()?;
         self.router.validate()?;
@@ -600,8 +599,8 @@ impl Config {
         }
     }
 
-    /// What owners let wait for one receiver, and what a room gives at once, must fit the receiver's outbox:
-    /// then a receiver that reads is not overrun, however much others send.
+    /// The limits of owners for one receiver, and of a room's burst, must fit the receiver's outbox: then a
+    /// receiver that reads is not overrun, however much others send.
     fn validate_outboxes(&self) -> Result<(), String> {
         let (limits, router) = (&self.limits, &self.router);
         let (messages, given) =
@@ -662,7 +661,7 @@ impl Config {
 
 /// How much is logged.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-/// What of the program logs, as the first part of a target.
+/// The parts of the program that log, as the first part of a target.
 const LOGGED: [&str; 13] = [
     "sailfish",
     "backend",
@@ -679,8 +678,8 @@ const LOGGED: [&str; 13] = [
     "trust",
 ];
 
-/// Whether a directive of a filter is one word. Alone, a word that is no level is taken for a target, and
-/// everything else is not logged.
+/// Whether a directive of a filter is one word. A word that is no level counts as a target, and then nothing
+/// else is logged.
 fn is_bare_word(directive: &str) -> bool {
     !directive.is_empty() && !directive.contains(['=', '['])
 }

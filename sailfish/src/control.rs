@@ -42,7 +42,7 @@ pub struct Shards {
     same_number: AtomicU64,
 }
 
-/// Why a question has no answer.
+/// Why a question got no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unanswered {
     /// That shard of this node does not answer.
@@ -53,21 +53,21 @@ pub enum Unanswered {
     Router,
 }
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Clone, Copy, Debug)]
 pub struct Pushed {
     /// The message's id; 0 when it got none.
     pub id: u64,
-    /// How it went.
+    /// What is known of its outcome.
     pub fate: Fate,
 }
 
-/// How a push went.
+/// What is known of a push's outcome.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
-    /// It is lossy: nothing more can be said.
+    /// It is lossy, so there is no outcome.
     Sent,
-    /// What its owner said.
+    /// Its owner's outcome.
     Known(Outcome),
     /// Its owner has not said anything yet.
     Pending,
@@ -104,7 +104,7 @@ impl Shards {
         shards
     }
 
-    /// What this node does.
+    /// The role of this node.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -129,8 +129,7 @@ impl Shards {
         &self.stats
     }
 
-    /// Tells every shard which nodes to link with. A mailbox that is full belongs to a shard that is told
-    /// again soon.
+    /// Sets the nodes that every shard links with. A shard with a full mailbox gets them again soon.
     pub fn set_nodes(&self, routers: &[SocketAddr], bridges: &[SocketAddr]) {
         for id in &self.ids {
             let nodes = Control::Nodes { routers: routers.to_vec(), bridges: bridges.to_vec() };
@@ -138,7 +137,7 @@ impl Shards {
         }
     }
 
-    /// Hands over what the directory found.
+    /// Passes on the sessions that the directory found.
     pub fn found(&self, to: ShardId, app: AppId, user: UserId, bindings: &[Binding]) {
         let seat = |binding: &Binding| FoundSeat {
             seat: Seat { device: binding.device, shard: binding.shard.as_u32(), login: Login(binding.login) },
@@ -146,37 +145,36 @@ impl Shards {
             incarnation: binding.incarnation,
         };
         let found = Control::Found { app, user, seats: bindings.iter().map(seat).collect() };
-        // Lost when the shard is that busy: whoever waits for it waits no longer than it would without a
-        // directory.
+        // Lost if the shard is that busy: the waiter then waits no longer than it would without a directory.
         let _ = self.remote.send(to, Mail::Control(found));
     }
 
-    /// The directory has this of a room. Lost when the shard is that busy, as what was found is.
+    /// Passes on a room's stream from the directory. Lost if the shard is that busy, as found sessions are.
     pub fn stream(&self, to: ShardId, stream: Stream) {
         let _ = self.remote.send(to, Mail::Control(Control::Stream(Box::new(stream))));
     }
 
-    /// The directory has refused what an owner wrote to a room's stream. Lost when the shard is that busy:
-    /// then the stream lacks what the room says, until the room has another owner.
+    /// Reports that the directory has refused what an owner wrote to a room's stream. Lost if the shard is
+    /// that busy: then the stream lacks the room's messages until the room has another owner.
     pub fn stream_is_ahead(&self, to: ShardId, app: AppId, room: RoomId, refused: u64) {
         let _ = self.remote.send(to, Mail::Control(Control::StreamIsAhead { app, room, refused }));
     }
 
-    /// The directory wants every binding again. A shard that is too busy to hear it is asked again with the
-    /// next loss.
+    /// Has shards send every binding to the directory again. A shard that is too busy for this gets it again
+    /// with the next loss.
     pub fn resync(&self) {
         for id in &self.ids {
             let _ = self.remote.send(*id, Mail::Control(Control::Resync));
         }
     }
 
-    /// From here on, no frame with a push is longer.
+    /// From here on, a frame with a push may be no longer than this.
     pub fn set_frame_bytes_max(&self, bytes: u32) {
         self.frame_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether a message may be pushed. Each way in for pushes asks: what does not fit a client's frame
-    /// reaches nobody, and what is longer than a link's frame stops the link for good.
+    /// Whether a message may be pushed. Each entry point for pushes checks this: a message that does not fit
+    /// a client's frame reaches nobody, and one that does not fit a link's frame stops the link for good.
     ///
     /// # Errors
     /// What is wrong.
@@ -189,7 +187,7 @@ impl Shards {
         Err(format!("{bytes} bytes; limits.frame_bytes_max is {bytes_max}, for all of the message in JSON"))
     }
 
-    /// Gives an order to every shard; answers whether all took it.
+    /// Sends an order to every shard. Returns whether all took it.
     pub async fn order(&self, control: impl Fn() -> Control) -> bool {
         let deadline = Instant::now() + ANSWER_TIME;
         let mut all = true;
@@ -199,18 +197,18 @@ impl Shards {
         all
     }
 
-    /// From here on this node goes, as whoever asks is told.
+    /// Marks this node as draining, for all who ask.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Starts the farewell on every shard.
+    /// Starts the drain on every shard.
     pub async fn drain(&self) {
         self.set_draining();
         self.order(|| Control::Drain).await;
     }
 
-    /// Whether this node goes.
+    /// Whether this node drains.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -221,17 +219,17 @@ impl Shards {
         let _ = self.drained.acquire_many(count).await; // never closed
     }
 
-    /// Wants this node to go.
+    /// Asks for a drain of this node.
     pub fn ask_for_drain(&self) {
         self.drain_asked.notify_one();
     }
 
-    /// Waits until somebody wants this node to go.
+    /// Waits until somebody asks for a drain of this node.
     pub async fn drain_asked(&self) {
         self.drain_asked.notified().await;
     }
 
-    /// What each shard counts, in the order of [`Shards::ids`]; `None` for one that does not answer in time.
+    /// The metrics of each shard, in the order of [`Shards::ids`]; `None` for a shard that does not answer.
     pub async fn metrics(self: &Arc<Self>) -> Vec<Option<Box<ShardMetrics>>> {
         let answers = self.ask_all(|ask| Control::Stats { ask }).await.into_iter();
         answers
@@ -252,11 +250,11 @@ impl Shards {
         self.ids.iter().zip(answers).map(of).collect()
     }
 
-    /// Which of `users` are online, asked of the routers that own them; in no particular order. And whether
-    /// these routers know of every session.
+    /// Which of `users` are online, as the routers that own them answer, in unspecified order. And whether
+    /// these routers know every session.
     ///
     /// # Errors
-    /// Who did not answer in time.
+    /// Which shard or router did not answer in time.
     pub async fn online(
         self: &Arc<Self>,
         app: AppId,
@@ -272,12 +270,12 @@ impl Shards {
         Ok((presences, all_settled))
     }
 
-    /// Asks the routers that know. One that owns nothing of what is asked for is not asked.
+    /// Asks the routers that know, and no other routers.
     ///
     /// # Errors
-    /// Who did not answer in time.
+    /// Which shard or router did not answer in time.
     pub async fn question(self: &Arc<Self>, question: Question) -> Result<Vec<Answer>, Unanswered> {
-        // Shards of a gateway have the same links; a router's or a lone node's know only what they own.
+        // All shards of a gateway have the same links; those of a router or of `up` know only what they own.
         let first = self.ids[0];
         if self.role == Role::Router {
             let asked = self.ask_all(|ask| Control::Ask { ask, question: question.clone() }).await;
@@ -291,10 +289,10 @@ impl Shards {
         self.answers(asked).await
     }
 
-    /// Sends a lossy message to every session of its app; answers how many gateway shards were told.
+    /// Sends a lossy message to every session of its app. Returns how many gateway shards got it.
     ///
     /// # Errors
-    /// Who did not answer in time.
+    /// Which shard or router did not answer in time.
     pub async fn push_to_all(self: &Arc<Self>, push: Push) -> Result<u32, Unanswered> {
         let asked = self.begin(self.ids[0], |ask| Control::PushAll { ask, push }).await;
         let told = self.answers(asked).await?.into_iter().map(|answer| match answer {
@@ -306,7 +304,7 @@ impl Shards {
         Ok(told.fold(0, u32::saturating_add))
     }
 
-    /// What routers answer to a question that the first shard was asked, if it took it.
+    /// The answers of routers to a question that the first shard took.
     async fn answers(&self, asked: Option<Asked>) -> Result<Vec<Answer>, Unanswered> {
         let first = self.ids[0];
         let mut asked = asked.ok_or(Unanswered::Shard(first))?;
@@ -322,7 +320,7 @@ impl Shards {
         Ok(answers)
     }
 
-    /// Sends a message and waits for what becomes of it, up to `patience`.
+    /// Sends a message and waits for its outcome, up to `patience`.
     ///
     /// # Errors
     /// No router is linked, or the shard did not take it.
@@ -336,8 +334,7 @@ impl Shards {
         self.pushed(asked.ok_or(Unanswered::Shard(self.ids[0]))?, patience).await
     }
 
-    /// Sends messages and waits for what becomes of each, up to `patience` in all. Those to one target go in
-    /// their order.
+    /// Sends messages and waits for their outcomes, up to `patience` in all. Those to one target go in order.
     pub async fn push_all(
         self: &Arc<Self>,
         pushes: Vec<(Target, Push)>,
@@ -348,14 +345,14 @@ impl Shards {
         let taken_by = Instant::now() + ANSWER_TIME;
         for (target, push) in pushes {
             let asked = self.begin_by(taken_by, shard, |ask| Control::Push { ask, target, push }).await;
-            let Some(asked) = asked else { break }; // what comes after it would overtake it
+            let Some(asked) = asked else { break }; // later messages would overtake it
             under_way.push(asked);
         }
         let (answered_by, deadline) = (Instant::now() + ANSWER_TIME, Instant::now() + patience);
         let mut pushed = Vec::with_capacity(count);
         for mut asked in under_way {
             asked.deadline = answered_by;
-            // What has been said in time is heard, however late it is looked at.
+            // An outcome that came in time counts, however late it is read.
             pushed.push(self.pushed(asked, deadline.saturating_duration_since(Instant::now())).await);
         }
         pushed.resize(count, Err(Unanswered::Shard(shard)));
@@ -376,7 +373,7 @@ impl Shards {
         }
     }
 
-    /// Asks every shard, apart from the others: a stuck one takes no time from them.
+    /// Asks all shards at once: a stuck one delays no other.
     async fn ask_all(self: &Arc<Self>, control: impl Fn(u64) -> Control) -> Vec<Option<Report>> {
         let asked: Vec<JoinHandle<Option<Report>>> = self
             .ids
@@ -415,7 +412,7 @@ impl Shards {
         self.begin_as(ask, deadline, id, control(ask)).await
     }
 
-    /// Asks a shard; `None` if it does not take the question until then.
+    /// Asks a shard; `None` if it does not take the question in time.
     async fn begin_as(
         self: &Arc<Self>,
         ask: u64,
@@ -451,7 +448,7 @@ impl Shards {
             | Report::Taken { ask, .. }
             | Report::Pushed { ask, .. } => {
                 if let Some(answer) = self.asked().get(&ask) {
-                    let _ = answer.send(report); // whoever asked may have given up
+                    let _ = answer.send(report); // the asker may have given up
                 }
             }
             Report::DrainAsked => self.ask_for_drain(),
@@ -501,8 +498,8 @@ fn answer_of(report: Report) -> Option<Answer> {
     }
 }
 
-/// The answers of a router's own shards about the same users, as one: only the shard that owns a user knows
-/// of it.
+/// Merges the answers of a router's own shards about the same users: only the shard that owns a user knows
+/// it.
 fn merged(answers: Vec<Answer>) -> Vec<Answer> {
     let mut users: Vec<Presence> = Vec::new();
     let (mut others, mut all_settled) = (Vec::new(), true);

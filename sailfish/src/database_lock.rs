@@ -11,22 +11,22 @@ pub struct DatabaseLock(File);
 
 impl Drop for DatabaseLock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a process that is just being started has a copy of it for a moment.
+        // Closing the file is not enough: a process that is just starting has a copy of it for a moment.
         let _ = self.0.unlock(); // a lock that cannot be let go goes with its file
     }
 }
 
-/// Another process holds it.
+/// The error that another process holds it.
 #[derive(Debug)]
 pub struct InUse {
     /// The SQLite file.
     pub database: PathBuf,
-    /// The number of the process, if it has said so.
+    /// The id of the process, if known.
     pub process: String,
 }
 
 impl DatabaseLock {
-    /// Takes it for a database; `None` for one that is no SQLite file.
+    /// Takes the lock of a database; `None` if it is no SQLite file.
     ///
     /// # Errors
     /// The file beside the database cannot be made; the file is no database; it has a second name, by which
@@ -48,7 +48,7 @@ impl DatabaseLock {
             Err(TryLockError::WouldBlock) => {
                 let mut process = String::new();
                 file.rewind()?;
-                // Who it is, is a help and no more.
+                // The process id is a help only.
                 let _ = file.take(PROCESS_BYTES_MAX).read_to_string(&mut process);
                 Ok(Err(InUse { database, process }))
             }
@@ -65,7 +65,7 @@ impl InUse {
         format!("{} is in use by another sailfish{process}", database.display())
     }
 
-    /// A database beside it that nobody has.
+    /// The name of a free database beside it.
     pub fn instead(&self) -> String {
         let beside = |number: u32| {
             let stem = self.database.file_stem().unwrap_or_default().to_string_lossy();
@@ -85,7 +85,7 @@ fn sqlite_file(url: &str) -> Option<PathBuf> {
     is_file.then(|| Path::new(file).to_owned())
 }
 
-/// The name under which everybody locks the file: links are followed. What is there already is a SQLite
+/// The one name by which all processes lock the file: links are followed. An existing file must be an SQLite
 /// database.
 fn one_name(database: PathBuf) -> io::Result<PathBuf> {
     let Ok(name) = database.canonicalize() else { return Ok(database) }; // it is not there yet
@@ -95,7 +95,7 @@ fn one_name(database: PathBuf) -> io::Result<PathBuf> {
         return Err(io::Error::other("the file is there, and is no SQLite database"));
     }
     if name.metadata()?.nlink() > 1 {
-        // SQLite keeps its log beside the name that it was opened by: through two names it corrupts the file.
+        // SQLite keeps its log beside the name that it opened: with two names it corrupts the file.
         return Err(io::Error::other("the file has a second hard link; SQLite wants a file with one name"));
     }
     Ok(name)
@@ -103,7 +103,7 @@ fn one_name(database: PathBuf) -> io::Result<PathBuf> {
 
 /// How a SQLite file begins (<https://www.sqlite.org/fileformat.html>, "The database header").
 const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
-/// The longest number of a process.
+/// The longest process id.
 const PROCESS_BYTES_MAX: u64 = 20;
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! `sailfish demo`: users, a room, gifts, products and money in a backend, through its API as anybody would
-//! use it.
+//! `sailfish demo`: makes users, a room, gifts, products and coins in a backend, through its public API.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -49,7 +48,7 @@ struct User {
     token: String,
 }
 
-/// The backend, as a stranger sees it.
+/// The backend, through its public API.
 struct Backend(Client);
 
 /// Runs `sailfish demo`.
@@ -110,7 +109,7 @@ impl Backend {
     fn user(&self, number: u32) -> anyhow::Result<User> {
         let phone = format!("+86139{number:08}");
         let sent = self.0.ask("", Method::Post(json!({ "phone": phone })), "/login/code");
-        // Of a demonstration within the last minute the code is used up.
+        // A demonstration within the last minute has used the code up.
         sent.context("a phone gets one code a minute, and codes are read with backend.mock=true only")?;
         let mock = self.0.ask("", Method::Get, &format!("/mock/sms/{}", phone.replace('+', "%2B")));
         let mock =
@@ -121,7 +120,7 @@ impl Backend {
         Ok(User { phone, id, token })
     }
 
-    /// The gifts of the demonstration: id, name, price. Those that are there are not made again.
+    /// The gifts of the demonstration: id, name, price. Existing ones are not made again.
     fn gifts(&self) -> anyhow::Result<Vec<(i64, String, i64)>> {
         let known = self.0.ask("", Method::Get, "/gifts")?;
         let known = known["gifts"].as_array().cloned().unwrap_or_default();

@@ -1,9 +1,9 @@
-//! The directory: who is connected where, and which nodes live, written through to Redis for whoever does not
-//! hold it in memory.
+//! The directory: who is connected where, and which nodes live, written through to Redis for programs that do
+//! not have it in memory.
 //!
-//! It is never in a message's way. A shard pushes records into a bounded queue and goes on; one thread, the
-//! sidecar, carries them to Redis in batches. A slow, frozen or dead Redis costs staleness, nothing else.
-//! What the queue could not take is counted, and made good by [`News::Resync`].
+//! It never delays a message. A shard pushes records into a bounded queue and goes on; one thread, the
+//! sidecar, carries them to Redis in batches. If Redis is slow, frozen or dead, only its data gets old.
+//! Records that found no room in the queue are counted, and written again after [`News::Resync`].
 
 mod keys;
 mod leases;
@@ -42,15 +42,15 @@ const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// Where one session of a user is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// Whose user.
+    /// The user's app.
     pub app: AppId,
-    /// Who.
+    /// The user.
     pub user: UserId,
     /// On which class of device.
     pub device: DeviceClass,
     /// The gateway's shard that has the session.
     pub shard: ShardId,
-    /// Of the gateway's process: when it started, in nanoseconds.
+    /// When the gateway's process started, in nanoseconds.
     pub incarnation: u64,
     /// The session, as that shard names it.
     pub session: u64,
@@ -58,57 +58,57 @@ pub struct Binding {
     pub login: u64,
 }
 
-/// What a shard has for the directory.
+/// A record of a shard for the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// Keep this binding, unless a newer login is there.
     Bind(Binding),
     /// Remove the binding, unless it is of a newer login.
     Unbind {
-        /// Whose user.
+        /// The user's app.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
         /// On which class of device.
         device: DeviceClass,
         /// The stamp of the login that ended.
         login: u64,
     },
-    /// Wants [`News::Found`]. No answer comes while Redis does not answer: the asker needs a time-out of its
-    /// own.
+    /// Wants [`News::Found`]. There is no answer while Redis does not answer: the asker needs a timeout of
+    /// its own.
     LookUp {
         /// Who asks.
         from: ShardId,
-        /// Whose user.
+        /// The user's app.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
     },
-    /// Add this to the stream of a room. The answer is [`News::StreamIsAhead`] if the stream has something
-    /// above it and [`Entry::goes_on`].
+    /// Adds an entry to the stream of a room. The answer is [`News::StreamIsAhead`] if the stream has a
+    /// higher sequence and [`Entry::goes_on`].
     Keep {
         /// Who writes.
         from: ShardId,
-        /// Whose room.
+        /// The room's app.
         app: AppId,
-        /// Which.
+        /// The room.
         room: RoomId,
-        /// What.
+        /// The entry.
         entry: Box<Entry>,
     },
     /// Wants [`News::Stream`], as [`Record::LookUp`] does its answer.
     Read {
         /// Who asks; [`ShardId::CONTROL`] for an operator ([`Reader`]).
         from: ShardId,
-        /// Whose room.
+        /// The room's app.
         app: AppId,
-        /// Which.
+        /// The room.
         room: RoomId,
     },
 }
 
 impl Record {
-    /// Of the payload.
+    /// The bytes of its payload.
     fn bytes(&self) -> u64 {
         let Self::Keep { entry, .. } = self else { return 0 };
         let Entry::Message(message) = &**entry else { return 0 };
@@ -116,42 +116,42 @@ impl Record {
     }
 }
 
-/// What the directory has for the shards.
+/// An event of the directory for the shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// Answers [`Record::LookUp`].
     Found {
         /// Who asked.
         to: ShardId,
-        /// Whose user.
+        /// The user's app.
         app: AppId,
-        /// Who.
+        /// The user.
         user: UserId,
-        /// The bindings whose node lives; none when nobody knows of a session.
+        /// The bindings whose node lives; empty if no session is known.
         bindings: Vec<Binding>,
     },
     /// Answers [`Record::Read`].
     Stream {
         /// Who asked.
         to: ShardId,
-        /// What is kept of the room; nothing when nobody wrote of it.
+        /// The room's stream; empty if nobody wrote to it.
         stream: Stream,
     },
-    /// Refuses what [`Record::Keep`] adds; of several of a room at once, the first.
+    /// Refuses an entry of [`Record::Keep`]; of several refused entries of a room, the first.
     StreamIsAhead {
         /// Who wrote it.
         to: ShardId,
-        /// Whose room.
+        /// The room's app.
         app: AppId,
-        /// Which.
+        /// The room.
         room: RoomId,
-        /// The sequence of that.
+        /// The sequence of that entry.
         refused: u64,
     },
     /// The living routers, by id, whenever that list has changed.
     Routers(Vec<RouterAddress>),
-    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again, and begins
-    /// the streams of its rooms anew.
+    /// Records were lost, or Redis lost its data: each router shard writes all its bindings again, and starts
+    /// new streams for its rooms.
     Resync,
 }
 
@@ -160,7 +160,7 @@ pub enum News {
 pub struct RouterAddress {
     /// The node.
     pub id: u16,
-    /// Of its process.
+    /// When its process started.
     pub incarnation: u64,
     /// How many shards it has.
     pub shards: u16,
@@ -168,14 +168,14 @@ pub struct RouterAddress {
     pub links: SocketAddr,
 }
 
-/// What a node says of itself; the text of its lease.
+/// A node's description of itself; the text of its lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
     /// Unique among the living nodes.
     pub id: u16,
     /// When the process started, in nanoseconds.
     pub incarnation: u64,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// How many shards it has.
     pub shards: u16,
@@ -196,8 +196,8 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Starts the sidecar. It is no error when Redis cannot be reached: it is tried for ever. `news` is
-    /// called on the sidecar's thread, and what it does there keeps the directory waiting.
+    /// Starts the sidecar. An unreachable Redis is no error: the sidecar tries for ever. `news` is called on
+    /// the sidecar's thread, and delays it.
     pub fn start(
         config: &DirectoryConfig,
         streams: StreamBounds,
@@ -218,7 +218,7 @@ impl Directory {
         Ok(Self { shared, ended, stop_time })
     }
 
-    /// A way in for one shard.
+    /// A queue's end for one shard.
     pub fn writer(&self) -> Writer {
         Writer(self.shared.clone())
     }
@@ -228,8 +228,8 @@ impl Directory {
         self.shared.stats.clone()
     }
 
-    /// Writes what is queued, gives the own lease back and ends, all of it as far as Redis answers within a
-    /// few time-outs.
+    /// Writes queued records, gives the own lease back and ends, as far as Redis answers within a few
+    /// timeouts.
     pub fn stop(self) {
         self.shared.stop();
         if self.ended.recv_timeout(self.stop_time).is_err() {
@@ -249,8 +249,8 @@ impl Drop for Directory {
 pub struct Writer(Arc<Shared>);
 
 impl Writer {
-    /// Queues a record. When the queue is full it is dropped and counted, and a resync follows once Redis has
-    /// caught up.
+    /// Queues a record. If the queue is full the record is dropped and counted, and a resync follows once
+    /// Redis has caught up.
     pub fn push(&self, record: Record) {
         let is_write = !matches!(record, Record::LookUp { .. } | Record::Read { .. });
         if self.0.stats.queue(record) {
@@ -281,7 +281,7 @@ impl Count {
     }
 }
 
-/// What the directory counts, since the start. Commands are counted as they are sent, repeats too.
+/// The counters of the directory, since the start. Commands are counted as they are sent, repeats too.
 pub struct Stats {
     /// Commands that write a binding, one for each.
     pub binds: Count,
@@ -302,7 +302,7 @@ pub struct Stats {
     /// 1 while Redis answers.
     pub connected: Count,
     queue: ArrayQueue<Record>,
-    /// What the payloads in it have together.
+    /// The bytes of all payloads in the queue.
     bytes: AtomicU64,
 }
 
@@ -339,7 +339,7 @@ impl Stats {
         self.queue.len() as u64
     }
 
-    /// Whether there was room for a record.
+    /// Queues a record; false if there was no room.
     fn queue(&self, record: Record) -> bool {
         let bytes = record.bytes();
         let fits = bytes == 0 || self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= QUEUE_BYTES_MAX;
@@ -357,7 +357,7 @@ impl Stats {
     }
 }
 
-/// What the shards' threads and the sidecar have in common.
+/// What the shards' threads and the sidecar share.
 struct Shared {
     /// The queue stands in it.
     stats: Arc<Stats>,
@@ -387,7 +387,7 @@ impl Shared {
         }
     }
 
-    /// Wakes the sidecar if it waits for records: a system call only then.
+    /// Wakes the sidecar if it waits for records; otherwise it costs no system call.
     fn wake(&self) {
         fence(Ordering::SeqCst); // the push before the look at `asleep`; `wait` has the counterpart
         if self.asleep.load(Ordering::Relaxed)

@@ -7,27 +7,27 @@ use std::time::{Duration, SystemTime};
 /// How often files are looked at.
 pub const LOOK: Duration = Duration::from_secs(2);
 
-/// Files, and what the file system says of them.
+/// Files, and their state in the file system.
 pub struct FileWatch {
     files: Vec<PathBuf>,
-    /// As they were when they were last taken, or refused.
+    /// Their states when they were last read, or refused.
     known: Vec<FileState>,
-    /// As they were at the last look.
+    /// Their states at the last look.
     seen: Vec<FileState>,
 }
 
-/// Of a file: when it was written, its number and its length. None, if it is not there.
+/// When a file was written, its number and its length; `None` if it does not exist.
 type FileState = Option<(SystemTime, u64, u64)>;
 
 impl FileWatch {
-    /// The files as they are now are known.
+    /// Begins with the files as they are now.
     pub fn new(files: Vec<PathBuf>) -> Self {
         let states = states(&files);
         Self { files, known: states.clone(), seen: states }
     }
 
-    /// Whether they have changed since they were last known, and not since the last look: files that belong
-    /// together are replaced one after the other. They are known then.
+    /// Whether they have changed since they were last known, but not since the last look: files that belong
+    /// together are replaced one after the other. Their new states are known then.
     pub fn have_changed(&mut self) -> bool {
         let states = states(&self.files);
         let is_still = states == self.seen;

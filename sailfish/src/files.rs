@@ -8,15 +8,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
-/// Files of the process itself: standard streams, the directory's connections, what is read for a moment.
+/// Files of the process itself: standard streams, connections of the directory, files that are read once.
 const RESERVE: u64 = 64;
-/// Files of one shard: its listener, rings and event files, and connections that are told that the shard is
-/// full.
+/// Files of one shard: its listener, rings and event files, and connections that get a notice that the shard
+/// is full.
 const RESERVE_PER_SHARD: u64 = 96;
 /// Of [`RESERVE_PER_SHARD`], connections past the limit that get a notice before they are closed.
 pub const REFUSALS_PER_SHARD: u32 = 64;
-/// Where a shard has further rings: accepted sockets on their way into them take this many files, and rings
-/// this part of a shard's.
+/// If a shard has further rings: this many files for accepted sockets on their way into them, and this part
+/// of a shard's files for rings.
 const RESERVE_FOR_RINGS: u64 = 1024;
 const RINGS_PART: u64 = 4;
 /// Which part of all files the connections of one HTTP port are at most.
@@ -30,8 +30,7 @@ const RESERVE_OF_BRIDGE: u64 = 16;
 
 /// `CAP_IPC_LOCK`: what the process locks is not counted.
 const CAP_IPC_LOCK: u64 = 1 << 14;
-/// The user namespace that a system begins with, by its map of ids; in any other one that capability says
-/// nothing.
+/// The id map of the first user namespace of a system; in other namespaces that capability means nothing.
 const FIRST_NAMESPACE: [&str; 3] = ["0", "0", "4294967295"];
 
 /// How many files the process may open.
@@ -48,7 +47,7 @@ pub struct Files {
 pub struct Capacity {
     /// Connections.
     pub connections_max: u32,
-    /// Of them, how many may be open files. The others are direct descriptors.
+    /// How many of these may be open files. The others are direct descriptors.
     pub open_connections_max: u32,
 }
 
@@ -63,7 +62,7 @@ impl Capacity {
 #[derive(Clone, Debug, Default)]
 pub struct Reserved {
     files: u64,
-    /// Of HTTP ports beside, what their connections take.
+    /// What the connections of further HTTP ports take.
     ports: Vec<u64>,
 }
 
@@ -72,14 +71,14 @@ impl Reserved {
         self.files + self.ports.iter().sum::<u64>()
     }
 
-    /// What it is when HTTP ports take their part of another limit.
+    /// The reserve under another limit, of which HTTP ports take their part.
     fn all_of(&self, limit: u64, new_limit: u64) -> u64 {
         let new = |&port: &u64| if port < http_part(limit) { port } else { http_part(new_limit) };
         self.files + self.ports.iter().map(new).sum::<u64>()
     }
 }
 
-/// What the connections of one HTTP port are at most.
+/// The most connections of one HTTP port.
 fn http_part(limit: u64) -> u64 {
     (limit / HTTP_PART).clamp(1, u32::MAX.into())
 }
@@ -91,13 +90,13 @@ impl Files {
         Self { limit: raise(Resource::Nofile).unwrap_or(u64::MAX), locked }
     }
 
-    /// What callers of an HTTP port may take: no more connections than their part of all files.
+    /// The limits of an HTTP port: no more connections than its part of all files.
     pub fn http(self, limits: &Limits) -> Limits {
         limits.with_connections_max(http_part(self.limit) as u32)
     }
 
-    /// How many connections each of `shards` shards may hold, beside what is reserved, when it is to hold
-    /// `wanted`. The `uring` engine alone has rings.
+    /// How many connections each of `shards` shards may hold, beside the reserve, if `wanted` are wanted.
+    /// Only the `uring` engine has rings.
     ///
     /// # Errors
     /// One line, when there is no room for any.
@@ -116,7 +115,7 @@ impl Files {
         Ok(Capacity { connections_max, open_connections_max: connections_max })
     }
 
-    /// What `files` of its own and further rings are enough for.
+    /// The capacity with `files` open files and further rings.
     fn with_rings(self, files: u32, shards: u64, wanted: u32) -> Capacity {
         let (files, wanted) = (u64::from(files), u64::from(wanted));
         let ring = self.limit.min(engine::RING_CONNECTIONS_MAX.into());
@@ -165,7 +164,7 @@ impl Files {
     }
 }
 
-/// Raises a soft limit to the hard one; what it is then, `None` for no limit.
+/// Raises a soft limit to the hard one. Returns its value then, `None` for no limit.
 fn raise(resource: Resource) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(resource);
     let raised = setrlimit(resource, Rlimit { current: maximum, maximum });
@@ -182,14 +181,14 @@ fn locks_freely() -> bool {
 }
 
 impl Reserved {
-    /// For an HTTP port within these limits.
+    /// Adds the files of an HTTP port with these limits.
     #[must_use]
     pub fn with_http(mut self, limits: &Limits) -> Self {
         self.ports.push(limits.connections_max.into());
         self.and(REFUSED_CONNECTIONS_MAX as u64 + 1)
     }
 
-    /// For a backend in the process, without its HTTP port.
+    /// Adds the files of a backend in the process, without its HTTP port.
     #[must_use]
     pub fn with_backend(self, config: &backend::Config) -> Self {
         let pools = 1 + config.replicas.len() as u64;
@@ -197,7 +196,7 @@ impl Reserved {
         self.and(RESERVE_OF_BACKEND + database)
     }
 
-    /// For a bridge in the process.
+    /// Adds the files of a bridge in the process.
     #[must_use]
     pub fn with_bridge(self, config: &Config) -> Self {
         self.and(RESERVE_OF_BRIDGE + u64::from(config.bridge.lanes))

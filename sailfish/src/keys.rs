@@ -22,39 +22,39 @@ const FETCH_TIME: Duration = Duration::from_secs(10);
 /// The pause after the first fetch that fails; it doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// How often it is looked for tokens of unknown keys, and how soon after a fetch they cause the next one.
+/// How often tokens of unknown keys are looked for, and how soon after a fetch they cause the next one.
 const LOOK: Duration = Duration::from_secs(1);
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
 
-/// What shards are to check tokens with.
+/// The keys that shards check tokens with.
 pub struct Keys {
     /// Those of the configuration.
     fixed: TokenKeys,
     source: Source,
     now: Mutex<TokenKeys>,
-    /// There are keys, or nobody needs any.
+    /// Notifies that there are keys, or that none are needed.
     there: Notify,
-    /// The set is to be read again.
+    /// Notifies that the set must be read again.
     again: Notify,
 }
 
-/// Of which node the keys are.
+/// The kind of node that needs the keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Whose {
-    /// Of one that has a backend too.
+    /// A node with clients and a backend.
     Up,
-    /// Of one that has clients.
+    /// A node with clients.
     Clients,
-    /// Of one that has none.
+    /// A node without clients.
     Links,
 }
 
 /// The shards that check tokens.
 pub trait Shards: Send + Sync {
-    /// Use these keys from here on; whether all of them do.
+    /// Has all shards use these keys from here on. Returns whether all do.
     fn take(&self, keys: TokenKeys) -> impl Future<Output = bool> + Send;
 
-    /// Tokens so far whose key was not known.
+    /// How many tokens had an unknown key so far.
     fn unknown_keys(&self) -> impl Future<Output = u64> + Send;
 }
 
@@ -84,8 +84,8 @@ impl Keys {
         let (secret, fixed, source) = match whose == Whose::Links {
             true => none,
             false => {
-                // The backend of `up`, and its `chat`, sign with the secret that the first run makes. Others
-                // take it only where nothing else is said.
+                // The backend of `up`, and its `chat`, sign with the secret that the first run makes. Other
+                // nodes use it only if nothing else is configured.
                 let has_secret = whose == Whose::Up || token.has_secret() || !token.has_jwks();
                 let secret = has_secret.then(|| Secret::find(token)).transpose()?;
                 let fixed = fixed(secret.as_ref(), config)?;
@@ -113,12 +113,12 @@ impl Keys {
         Ok((secret, Arc::new(keys)))
     }
 
-    /// Those that are known.
+    /// The keys that are known now.
     pub fn now(&self) -> TokenKeys {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until there are keys; at once, where nobody needs any. Once.
+    /// Waits until there are keys; returns at once if none are needed. Call it once.
     pub async fn are_there(&self) {
         self.there.notified().await;
     }
@@ -131,7 +131,7 @@ impl Keys {
     async fn set(&self, set: &Jwks, shards: &impl Shards) {
         let keys = self.fixed.clone().with_jwks(set);
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = keys.clone();
-        // A shard that is too busy for a second is told again at the next look.
+        // A shard that is too busy for a second gets them at the next look.
         while !shards.take(keys.clone()).await {
             warn!("a shard does not answer; it gets the new token keys later");
         }
@@ -148,8 +148,7 @@ pub async fn follow(keys: Arc<Keys>, shards: impl Shards) {
     }
 }
 
-/// Fetches the set now and then. Keys that are known stay while it cannot be had; without any, tries follow
-/// each other faster.
+/// Fetches the set now and then. If that fails, the known keys stay; without any, the tries come faster.
 async fn follow_url(keys: &Keys, remote: &Remote, shards: &impl Shards) {
     let (mut last, mut pause, mut unknown) = (Vec::new(), RETRY_FIRST, 0);
     loop {
@@ -177,7 +176,7 @@ async fn follow_url(keys: &Keys, remote: &Remote, shards: &impl Shards) {
                 pause
             }
         };
-        // A token that names another key may be of one that has come meanwhile.
+        // A token may name a key that the set has only now.
         let due = Instant::now() + wait;
         let soonest = Instant::now() + wait.min(UNKNOWN_PAUSE);
         while Instant::now() < due {
@@ -257,7 +256,7 @@ fn fixed(secret: Option<&Secret>, config: &Config) -> anyhow::Result<TokenKeys> 
         .map_err(|_| anyhow::anyhow!("token.ed25519_public_key: these digits are no Ed25519 public key"))
 }
 
-/// Reads a set. Secrets in it are taken if only its owner and group may read the file.
+/// Reads a set. Secrets in it count only if no one but its owner and group may read the file.
 fn read(path: &Path) -> Result<Jwks, String> {
     let name = path.display();
     let (text, secrets) = match secret::read_private(path) {
@@ -267,7 +266,7 @@ fn read(path: &Path) -> Result<Jwks, String> {
     Jwks::read(&text, secrets).map_err(|why| format!("{name}: {why}"))
 }
 
-/// Says what a set has.
+/// Logs the contents of a set.
 fn tell(set: &Jwks, of: &dyn std::fmt::Display) {
     info!(keys = set.len(), of = %of, "token keys were read");
     for why in &set.ignored {

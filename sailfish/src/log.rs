@@ -1,4 +1,4 @@
-//! How log lines look: as text or JSON, each value printable and bounded, whatever its source.
+//! The form of log lines: text or JSON, with each value printable and bounded, whatever its source.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -15,12 +15,12 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::Config;
 
-/// The longest value that is written whole.
+/// The longest value that is written completely.
 const VALUE_BYTES_MAX: usize = 1_024;
 
 /// Sends log lines to stderr, as the configuration wants them.
 pub fn init(config: &Config) {
-    // A log that cannot be written is no reason to end: told on stderr, which is the log, it would panic.
+    // A failed write of a log line is ignored: a message about it on stderr, which is the log, would panic.
     let builder = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_env_filter(filter(&config.log.filter))

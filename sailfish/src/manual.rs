@@ -83,7 +83,7 @@ pub fn man(args: &ManArgs, mut sailfish: Command) -> anyhow::Result<()> {
 fn show(page: &[u8], command: &str) -> anyhow::Result<()> {
     let man = Process::new("man").args(["-l", "-"]).stdin(Stdio::piped()).spawn();
     let is_shown = man.and_then(|mut man| {
-        // A reader may quit the pager before the end.
+        // The reader may quit the pager before the end.
         let _ = man.stdin.take().map(|mut stdin| stdin.write_all(page));
         Ok(man.wait()?.success())
     });

@@ -1,5 +1,5 @@
-//! What lies outside of the cores: the bridge of this process; where none is in sight, what is for it is
-//! counted and logged, never silent; and the directory.
+//! What lies outside of the cores: the bridge of this process (without one, its events are counted and
+//! logged), and the directory.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::directory::{Binding, Record, Writer};
 /// How often lost messages are logged at most; each line has the totals.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// What a shard of this process has around its cores.
+/// The surroundings of a shard of this process.
 pub struct Surroundings {
     id: ShardId,
     no_bridge: NoBridge,
@@ -87,7 +87,7 @@ impl Outside for Surroundings {
 #[derive(Default)]
 pub struct NoBridge {
     counts: Unbridged,
-    /// Lost since the last line.
+    /// How many were lost since the last line.
     unlogged: u64,
     /// When the next line may be written.
     log_from: Instant,
@@ -137,14 +137,14 @@ impl NoBridge {
         }
     }
 
-    /// Logs what has come since the last line, when that is due.
+    /// Logs what was lost since the last line, if a line is due.
     fn handle_timeout(&mut self, now: Instant) {
         if self.unlogged > 0 && now >= self.log_from {
             self.log(now);
         }
     }
 
-    /// Logs what no line has told yet: there will be no later one.
+    /// Logs what no line has reported yet, as there will be no later one.
     fn handle_end(&mut self, now: Instant) {
         if self.unlogged > 0 {
             self.log(now);

@@ -1,5 +1,5 @@
-//! What a process needs for itself alone, looked at together before anything starts: addresses to listen on,
-//! and a SQLite file.
+//! The exclusive resources of a process, checked together before anything starts: addresses to listen on, and
+//! an SQLite file.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,15 +12,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::database_lock::{DatabaseLock, InUse};
 use crate::shell::{program, quoted_text};
 
-/// How long an address in use is looked at again. The kernel takes the io_uring of a killed process down
-/// behind its back, and its listeners close with that.
+/// How long an address in use is tried again. The kernel takes down the io_uring of a killed process in the
+/// background, and closes its listeners with that.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 /// How far from the wanted port free ones are looked for.
 const OFFSETS: std::ops::RangeInclusive<u16> = 1..=50;
 const OFFSET: u16 = 10;
 
-/// An address that is to be listened on, and the ports after it.
+/// An address to listen on, and how many ports from there on.
 #[derive(Clone, Copy)]
 pub struct Wanted {
     /// The first.
@@ -57,7 +57,7 @@ pub struct Database<'a> {
     pub chosen_by: &'static str,
 }
 
-/// What cannot be had, and what can be had in its place.
+/// A resource that is not free, and one that is free instead.
 struct Refused {
     reason: String,
     chosen_by: &'static str,
@@ -65,10 +65,10 @@ struct Refused {
     is_in_use: bool,
 }
 
-/// Waits until each address can be listened on and the database is free, and takes the lock of that.
+/// Waits until each address can be listened on and the database is free, and takes the database's lock.
 ///
 /// # Errors
-/// Names all that cannot be had, and gives a command line that works in its place.
+/// Names all that are not free, and gives a command line that works instead.
 pub fn check(wanted: &[Wanted], database: Option<Database<'_>>) -> anyhow::Result<Option<DatabaseLock>> {
     let clashing = clashes(wanted);
     anyhow::ensure!(clashing.is_empty(), told(&clashing, words()));
@@ -100,7 +100,7 @@ fn words() -> Vec<String> {
     std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
-/// Addresses that are wanted twice, each with one that nobody wants.
+/// Addresses that are used twice, each with a free one.
 fn clashes(wanted: &[Wanted]) -> Vec<Refused> {
     let all: Vec<SocketAddr> = wanted.iter().copied().flat_map(Wanted::addresses).collect();
     let mut refused = Vec::new();
@@ -124,7 +124,7 @@ fn clashes(wanted: &[Wanted]) -> Vec<Refused> {
     refused
 }
 
-/// Each with an address that none of the others is given.
+/// Each with a free address that none of the others gets.
 fn of_ports(ports: Vec<(Wanted, (SocketAddr, io::Error))>) -> Vec<Refused> {
     let mut given: Vec<SocketAddr> = Vec::new();
     let mut refused = Vec::new();
@@ -151,7 +151,7 @@ fn told(refused: &[Refused], words: Vec<String>) -> String {
     let reasons = reasons.join("; ");
     let others: Vec<_> =
         refused.iter().map(|refused| (refused.chosen_by, refused.instead.as_str())).collect();
-    // A secret that was given as a flag is not written once more.
+    // A secret that was given as a flag is not printed again.
     let has_secret = words.iter().any(|word| word.contains('@') || word.contains("secret="));
     let command = match has_secret {
         true => command("the same command with".into(), std::iter::empty(), &others),
@@ -165,7 +165,7 @@ fn told(refused: &[Refused], words: Vec<String>) -> String {
     )
 }
 
-/// Binds as a listener does, and does not listen: no client is let down.
+/// Binds as a listener does, but does not listen: no client connects in vain.
 fn try_bind(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -1,10 +1,10 @@
-//! Text of others, as it may stand on a terminal and in a log.
+//! Text of others, made safe for a terminal and a log.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What others wrote, on one line: characters that would move the cursor, change colours, end the line, hide
-/// or turn round what stands beside them are written as escapes, like `\n` and `\u{1b}`.
+/// Text of others on one line: characters that would move the cursor, change colours, end the line, or hide
+/// or reverse the text beside them are written as escapes, like `\n` and `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, is_printable, |out, character| {
         let _ = write!(out, "{}", character.escape_default()); // a String takes everything
@@ -50,7 +50,7 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool, escape: impl Fn(&mut Stri
     Cow::Owned(out)
 }
 
-/// Whether a character only shows itself. Joiners within emoji and scripts do.
+/// Whether a character only shows itself. Joiners do: emoji and scripts need them.
 const fn is_printable(character: char) -> bool {
     !matches!(character,
         // Control characters, C0 and C1.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The longest of them. What is longer is a device or a mistake, and would take all memory.
+/// The longest of them. A longer file is a device or a mistake, and would take all memory.
 const BYTES_MAX: u64 = 16 << 20;
 
 /// Reads a file, of up to 16 MiB.

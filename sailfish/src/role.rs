@@ -8,7 +8,7 @@ use wire::node::link::Role as LinkRole;
 use crate::config::{self, Config};
 use crate::keys::Whose;
 
-/// What a node does.
+/// The role of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -23,7 +23,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The name of the subcommand, in metrics and in the directory.
+    /// The name of the subcommand, as in metrics and in the directory.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -47,7 +47,7 @@ impl Role {
         }
     }
 
-    /// What it is on links, if it has any.
+    /// Its role on links, if it has any.
     pub const fn of_link(self) -> Option<LinkRole> {
         match self {
             Self::Up => None,

@@ -18,13 +18,13 @@ const SECRET_BYTES: usize = 32;
 pub struct Secret {
     /// What tokens are signed with.
     pub bytes: Vec<u8>,
-    /// The file it stands in; `None` when it was given itself.
+    /// Its file; `None` if the secret was given directly.
     pub file: Option<PathBuf>,
 }
 
 impl Secret {
-    /// The secret of a configuration. With none configured it is the one that the first run made, and the
-    /// first run is this one if there is none yet.
+    /// The secret of a configuration. If none is configured, the one that the first run made; without any,
+    /// this is the first run.
     pub fn find(config: &TokenConfig) -> anyhow::Result<Self> {
         Self::of("token", "token.secret_file", &config.secret, &config.secret_file)
     }
@@ -34,17 +34,17 @@ impl Secret {
         Self::of("cluster", "cluster.secret_file", &config.secret, &config.secret_file)
     }
 
-    /// What a bridge signs its requests to the backend with, found in the same way.
+    /// The secret by which a bridge signs its requests to the backend, found in the same way.
     pub fn of_bridge(config: &BridgeConfig) -> anyhow::Result<Self> {
         Self::of("bridge", "bridge.secret_file", &config.secret, &config.secret_file)
     }
 
-    /// What the backend wants of callers of `/internal/`, found in the same way.
+    /// The secret of callers of `/internal/`, found in the same way.
     pub fn of_internal(given: &str) -> anyhow::Result<Self> {
         Self::of("internal", "backend.internal_secret", given, Path::new(""))
     }
 
-    /// `name` is what the state folder has it under, `key` what an operator sets instead of that.
+    /// `name` is its file in the state folder, `key` the setting that replaces it.
     fn of(name: &str, key: &str, given: &str, file: &Path) -> anyhow::Result<Self> {
         if !given.is_empty() {
             return Ok(Self { bytes: given.as_bytes().to_vec(), file: None });
@@ -74,12 +74,12 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// What is done about a file that every user of the machine may read or write.
+/// What to do with a file that every user of the machine may read or write.
 #[derive(Clone, Copy)]
 enum Others {
-    /// Their right is taken away: the file is our own.
+    /// Others lose access: the file is our own.
     ShutOut,
-    /// The file is not used: what it is for, its owner knows.
+    /// The file is refused: only its owner knows what it is for.
     Refused,
 }
 
@@ -114,7 +114,7 @@ fn read(path: &Path, others: Others) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where a file of that name is kept that is made by the first run.
+/// The path of a file of that name that the first run makes.
 pub fn state_file(name: &str) -> anyhow::Result<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
@@ -122,8 +122,7 @@ pub fn state_file(name: &str) -> anyhow::Result<PathBuf> {
     Ok(state.join("sailfish").join(name))
 }
 
-/// Makes a folder for what is the owner's alone. Others are shut out of one that is there, if it is ours to
-/// say so.
+/// Makes a folder for private files. If it exists, others lose access to it, unless it has another owner.
 pub fn private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if fs::metadata(folder)?.permissions().mode() & 0o077 != 0 {
@@ -135,8 +134,8 @@ pub fn private_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a secret, or takes the one that another process made at the same moment: the file appears whole or
-/// not at all.
+/// Makes a secret, or reads the one that another process made at the same moment: the file appears complete
+/// or not at all.
 fn make(path: &Path) -> io::Result<Vec<u8>> {
     let folder = path.parent().expect("it ends in sailfish/ and a name");
     private_folder(folder)?;

@@ -39,7 +39,7 @@ use crate::signals::Signals;
 
 /// More threads than this are no use on any machine.
 const UP_SHARDS_MAX: u16 = 1024;
-/// Receive buffers of a router: few links, each with much to say.
+/// Receive buffers of a router: it has few links, each with many bytes.
 const ROUTER_RECV_BUFFERS: u16 = 256;
 const ROUTER_RECV_BUFFER_BYTES: u32 = 16 * 1024;
 
@@ -197,7 +197,7 @@ pub fn bridge(args: &BridgeArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Runs a node until it is told to go.
+/// Runs a node until it is told to end.
 fn run(
     role: Role,
     args: &NodeArgs,
@@ -251,7 +251,7 @@ fn run(
     let announce = || {
         summary.log();
         let hint = hint.as_ref().map_or_else(|| ready::END.to_owned(), ToString::to_string);
-        let _ = crate::cli::write(&format!("{summary}{hint}")); // a node serves without a stdout too
+        let _ = crate::cli::write(&format!("{summary}{hint}")); // a node needs no stdout
     };
     run::until_stopped(runtime, signals, serving, admin, config, announce, || layers_of()?.config())
 }
@@ -272,7 +272,7 @@ fn shards(role: Role, config: &Config) -> Result<u16, ConfigError> {
     Ok(count)
 }
 
-/// Whether the node brings the backend.
+/// Whether the node has a backend of its own.
 fn has_own_backend(role: Role, config: &Config) -> bool {
     role == Role::Up && config.bridge.mode == BridgeMode::Auto
 }
@@ -299,17 +299,17 @@ struct Serving {
     shards: Arc<Shards>,
     chosen: Chosen,
     files: Files,
-    /// What callers of the admin port may take.
+    /// Limits for callers of the admin port.
     http: http_server::Limits,
-    /// Of one shard: what is configured, or what the open files allow.
+    /// The capacity of one shard: what is configured, or what the open files allow.
     capacity: Capacity,
     directory: Option<Directory>,
-    /// Of rooms' streams in the directory, if they are written.
+    /// Reads rooms' streams in the directory, if they are written.
     streams: Option<Arc<Reader>>,
     bridge: Option<Bridging>,
-    /// The backend that `up` brings.
+    /// The backend of `up`.
     backend: Option<Service>,
-    /// What ports with TLS show, if there are any.
+    /// The certificates of ports with TLS, if there are any.
     tls: Option<TlsServer>,
     keys: Arc<Keys>,
 }
@@ -402,7 +402,7 @@ fn start(
     })
 }
 
-/// The routers of a static list; without one, the one that `sailfish router` is by default.
+/// The routers of a static list; without one, the default address of `sailfish router`.
 fn routers_of(config: &Config) -> Vec<SocketAddr> {
     match config.cluster.routers.as_slice() {
         [] => vec![config::LINKS_DEFAULT.parse().expect("a socket address")],
@@ -423,9 +423,9 @@ fn is_discovering(config: &Config) -> bool {
 /// The cluster that a node is part of.
 #[derive(Clone)]
 struct Cluster {
-    /// What the node is in it.
+    /// Its role in it.
     role: LinkRole,
-    /// What all its nodes know, and nobody else.
+    /// The secret of all its nodes.
     secret: Secret,
 }
 
@@ -442,15 +442,15 @@ struct Builder {
     node: u16,
     count: u16,
     config: Config,
-    /// Without any where there are no clients.
+    /// No keys on nodes without clients.
     keys: gateway::TokenKeys,
-    /// Of one that has a port with TLS.
+    /// Set if it has a port with TLS.
     tls: Option<TlsServer>,
     cluster: Option<Cluster>,
     gateway: gateway::Config,
     /// When the process started, in ns since the UNIX epoch.
     incarnation: u64,
-    /// Of the bridge, if this process has one.
+    /// Access to the bridge, if this process has one.
     door: Option<Door>,
     /// Set when the directory has started.
     directory: Arc<OnceLock<Writer>>,
@@ -563,8 +563,8 @@ impl Builder {
     }
 }
 
-/// What a shard keeps for a bridge. What is under way stays well below what makes a link's peer one for which
-/// too much waits.
+/// Limits of the events that a shard keeps for a bridge. The events under way stay well below a full queue of
+/// a link's peer.
 fn handover(config: &Config) -> HandoverLimits {
     HandoverLimits {
         queue_messages_max: config.bridge.queue_messages_max,
@@ -575,8 +575,8 @@ fn handover(config: &Config) -> HandoverLimits {
     }
 }
 
-/// The gateway's part of a configuration, with no more connections than the open files allow. One address has
-/// half of these at most, unless it is configured to have all.
+/// The gateway's part of a configuration, with no more connections than the open files allow. One address
+/// gets half of these at most, unless the configuration gives it all.
 fn bounded(mut gateway: gateway::Config, connections_max: u32) -> gateway::Config {
     let limits = &mut gateway.limits;
     let has_share = limits.address_connections_max < limits.connections_max;
@@ -597,7 +597,7 @@ fn engine_options(role: Role, config: &Config, capacity: Capacity) -> Options {
             .chain(clients::ports(role, config).into_iter().map(|port| port.address))
             .collect(),
         pin: if config.node.pin { None } else { Some(Vec::new()) },
-        // Those past the gateway's limit are told so before they are closed.
+        // Connections past the gateway's limit get a notice before they are closed.
         connections_max: capacity.connections_max.saturating_add(REFUSALS_PER_SHARD),
         open_connections_max: capacity.open_connections_max.saturating_add(REFUSALS_PER_SHARD),
         linger: Duration::from_millis(engine.linger_ms.into()),

@@ -1,4 +1,4 @@
-//! The signals that mean something to a process that serves.
+//! The signals that a serving process handles.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// SIGTERM, SIGINT and SIGHUP, taken before anything else is done: from then on they do not end the process
+/// SIGTERM, SIGINT and SIGHUP. Taken before anything else is done: from then on they do not end the process
 /// by themselves.
 pub struct Signals {
     terminate: Signal,
@@ -38,7 +38,7 @@ impl fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 impl Signals {
-    /// Takes them, on the runtime that waits for them.
+    /// Takes these signals, on the runtime that waits for them.
     pub fn take(runtime: &Runtime) -> io::Result<Self> {
         let _context = runtime.enter();
         Ok(Self {
@@ -63,7 +63,7 @@ impl Signals {
         while self.next().await != Wish::End {}
     }
 
-    /// Does what a start takes, on a thread of its own, since it may wait for others.
+    /// Runs `start` on a thread of its own, since it may wait for others.
     ///
     /// # Errors Those of the start, or [`Interrupted`] when the order to end comes first. Then the process is
     /// to end: the thread goes on.

@@ -39,8 +39,8 @@ pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A token that is good for `ttl` from here on. It says when it was made: to a revocation, a token that does
-/// not is older than all.
+/// A token that is valid for `ttl` from here on. It has an `iat`, because revocations count a token without
+/// one as older than all.
 pub fn mint(secret: &Secret, app: AppId, user: UserId, device: DeviceClass, ttl: Duration) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let exp = now.as_secs().saturating_add(ttl.as_secs());
@@ -48,8 +48,8 @@ pub fn mint(secret: &Secret, app: AppId, user: UserId, device: DeviceClass, ttl:
     mint_hs256_with(&secret.bytes, &Claims { app, user, device, exp }, &more)
 }
 
-/// Whether a token that was given at `source` speaks of the user that was given: who is logged in is whom the
-/// token speaks of. Its signature is the gateway's to judge.
+/// Checks that a token from `source` is of this user: the gateway logs in the user of the token. The gateway
+/// checks its signature.
 pub fn is_of(token: &str, user: UserId, source: &str) -> Result<(), ConfigError> {
     let claims = token.split('.').nth(1).and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
     let claims = claims.and_then(|claims| serde_json::from_slice::<serde_json::Value>(&claims).ok());

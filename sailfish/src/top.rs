@@ -1,7 +1,7 @@
 //! `sailfish top`: nodes as they are, on a terminal.
 //!
-//! `poll` asks, `reading` reads what nodes answer, `watched` and `rows` say what it means, `view` and
-//! `details` lay it out, and `terminal` shows it. Only the first and the last do I/O.
+//! `poll` asks, `reading` reads the answers, `watched` and `rows` interpret them, `view` and `details` lay
+//! them out, and `terminal` shows them. Only the first and the last do I/O.
 
 mod columns;
 mod details;
@@ -30,9 +30,9 @@ use poll::Asking;
 use terminal::Terminal;
 use watched::Answer;
 
-/// How often the screen is drawn though nothing came: it shows ages.
+/// How often the screen is drawn without an event, because it shows ages.
 const DRAW_TIME: Duration = Duration::from_secs(1);
-/// How many readings make rates.
+/// How many readings a rate needs.
 const READINGS_ONCE: u32 = 2;
 
 /// Shows running nodes live: connections, message rates, latencies, drops, CPU and memory, one row a node.
@@ -58,7 +58,7 @@ pub struct TopArgs {
     once: bool,
 }
 
-/// What happens.
+/// An event.
 enum Event {
     /// Node number `node` was asked.
     Answer {

@@ -1,4 +1,4 @@
-//! Who may use the port: whoever knows `control.secret`; without one, programs of this machine.
+//! Who may use the port: callers that know `control.secret`; without one, programs of this machine.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use http_server::site;
 use super::Admin;
 use super::error::ApiError;
 
-/// What load balancers, Prometheus, and a browser that opens the console ask for. It names no user and
-/// changes nothing.
+/// The paths for load balancers, Prometheus, and a browser that opens the console. They name no user and
+/// change nothing.
 pub const PUBLIC: [&str; 7] =
     ["/", "/metrics", "/healthz", "/readyz", "/console", "/console.js", "/console.css"];
 
@@ -22,7 +22,7 @@ pub const PUBLIC: [&str; 7] =
 pub const SECRET_UNUSED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-sailfish-secret"), HeaderValue::from_static("unused"));
 
-/// Lets a request through, or refuses it before anything of it is read.
+/// Lets a request through, or refuses it before any of it is read.
 pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
     let is_secret_unused = admin.secret.is_empty() && request.headers().contains_key(header::AUTHORIZATION);
     let refusal = match (PUBLIC.contains(&request.uri().path()), admin.secret.as_bytes()) {
@@ -46,8 +46,8 @@ pub async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next
     response
 }
 
-/// What is answered if the path does not take the method, or is none: that comes before what the body is to
-/// be. The path is asked by a method that none takes, so nothing is done.
+/// The response if the path does not exist or does not take the method: this comes before checks of the body.
+/// It asks the path with a method that none takes, so nothing is done.
 async fn wrong_method(method: Method, uri: Uri, next: Next) -> Option<Response> {
     let mut asked = Request::new(Body::empty());
     (*asked.method_mut(), *asked.uri_mut()) = (Method::OPTIONS, uri);
@@ -58,8 +58,8 @@ async fn wrong_method(method: Method, uri: Uri, next: Next) -> Option<Response> 
     (!takes_it).then_some(answer)
 }
 
-/// Whether the port was asked by its address. A web page whose name is made to lead to loopback makes its
-/// reader's browser ask by that name.
+/// Whether the port was called by its address. A web page whose name resolves to loopback makes its reader's
+/// browser call by that name.
 fn is_by_address(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else { return true }; // no browser
     let Ok(uri) = Uri::try_from(host.as_bytes()) else { return false };
@@ -74,8 +74,8 @@ fn bears(headers: &HeaderMap, secret: &[u8]) -> bool {
     scheme.eq_ignore_ascii_case(b"Bearer ") && is_same(token, secret)
 }
 
-/// Takes the same time wherever the two differ, so that no secret is guessed byte by byte. Its length is no
-/// secret.
+/// Takes the same time wherever the two differ, so that nobody can guess the secret byte by byte. Its length
+/// is no secret.
 fn is_same(given: &[u8], wanted: &[u8]) -> bool {
     let differs = |sum, (a, b): (&u8, &u8)| std::hint::black_box(sum | (a ^ b));
     given.len() == wanted.len() && given.iter().zip(wanted).fold(0, differs) == 0

@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 
-/// The longest body of a route that says nothing else: 1,000 users as JSON.
+/// The longest body of a route without another limit: 1,000 users as JSON.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// A request's JSON body, of at most `BYTES_MAX` bytes.
 ///
-/// Its content type must say so, of an empty object too: browsers let pages of other sites send every other
-/// type without asking, and a port on loopback that asks for no secret would take their orders.
+/// Its content type must say so, also for an empty object: browsers let pages of other sites send every other
+/// type without asking, and a loopback port without a secret would take their orders.
 pub struct Body<T, const BYTES_MAX: usize = BODY_BYTES_MAX>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned, const BYTES_MAX: usize> FromRequest<S> for Body<T, BYTES_MAX> {

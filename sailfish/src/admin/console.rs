@@ -1,5 +1,5 @@
-//! The page for operators, which `web/` builds. Its files say nothing of this node, so anybody may have them;
-//! what it shows and orders goes through the control API, as that of every other caller.
+//! The page for operators, which `web/` builds. Its files contain nothing about this node, so anybody may
+//! read them; all that it shows and orders goes through the control API.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const FILES: [(&str, &str, &str); 3] = [
     ("/console.css", "text/css; charset=utf-8", include_str!("../../../web/dist/console.css")),
 ];
 
-/// Nothing runs, and nothing is asked, that is not of this port.
+/// The page runs only scripts of this port, and connects only to it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 

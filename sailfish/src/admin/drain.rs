@@ -1,4 +1,4 @@
-//! Making a node go.
+//! Drains a node.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The one shape of errors: a status, and `{"code","message"}`.
+//! The one form of errors: a status, and `{"code","message"}`.
 
 use std::fmt::Display;
 
@@ -35,7 +35,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    /// The caller has to say who it is.
+    /// The caller must send the secret.
     pub fn unauthorized() -> Self {
         let message = "want the header Authorization: Bearer with the value of control.secret";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
@@ -79,7 +79,7 @@ impl ApiError {
         self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE
     }
 
-    /// What the answer needs is missing: `message` says what.
+    /// Something that the response needs is missing: `message` names it.
     pub fn unavailable(code: &'static str, message: impl Display) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }

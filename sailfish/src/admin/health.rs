@@ -1,4 +1,4 @@
-//! Whether the node is well, and what it counts.
+//! Whether the node is well, and its metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/readyz", get(readyz))
 }
 
-/// What is here. A browser is sent on to the page for viewers: this port is for operators, who may do
+/// The list of paths. A browser is redirected to the page for viewers: this port is for operators, who may do
 /// everything.
 async fn index(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -65,7 +65,7 @@ async fn healthz(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
     }
 }
 
-/// Whether clients are to be sent here: not while the node goes, and not while no router owns their users.
+/// Whether clients may be sent here: not while the node drains, and not while no router owns their users.
 async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
     if admin.shards.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");

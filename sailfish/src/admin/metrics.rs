@@ -21,7 +21,7 @@ use node::{EVENTS, HandoverMetrics, ShardMetrics, Unbridged};
 /// The core metrics of each shard; `None` for one that did not answer.
 type Cores = [Option<Core>];
 
-/// What the cores of a shard count; zeros for a core that it does not have.
+/// The metrics of a shard's cores; zeros for a core that it does not have.
 #[derive(Default)]
 struct Core {
     gateway: gateway::Metrics,
@@ -45,7 +45,7 @@ impl From<&ShardMetrics> for Core {
     }
 }
 
-/// Histogram buckets from about a microsecond to about a second; what is shorter is counted in the first.
+/// Histogram buckets from about a microsecond to about a second; shorter times count in the first.
 const TURN_BUCKETS: std::ops::Range<usize> = 10..30;
 
 /// Every metric of the node. Engine counters are always there; a shard that does not answer lacks the others
@@ -427,7 +427,7 @@ impl Page {
         });
     }
 
-    /// The way between the bridge of this process and the backend.
+    /// Metrics of the way from the bridge of this process to the backend.
     fn backend(&mut self, bridge: &biz_bridge::Metrics) {
         let help = "Batches of events sent to the backend, by outcome.";
         let mut batches = self.out.family("sailfish_bridge_batches_total", Counter, help);

@@ -18,9 +18,9 @@ use super::Admin;
 use super::error::ApiError;
 use crate::role::Role;
 
-/// How often the nodes are looked at, so that one that goes was seen before.
+/// How often the list is updated, so that a node that goes was seen before.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long a node that has gone is told of, and of how many.
+/// How long a node that has gone is listed.
 const GONE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 const SEEN_MAX: usize = 1_024;
 
@@ -100,7 +100,7 @@ pub async fn nodes(State(admin): State<Arc<Admin>>) -> Json<NodesAnswer> {
     Json(look(&admin).await)
 }
 
-/// Looks at the nodes again and again.
+/// Updates the list of nodes again and again.
 pub async fn watch(admin: Arc<Admin>) {
     if admin.shards.role() == Role::Up {
         return; // there are no others
@@ -133,20 +133,20 @@ async fn look(admin: &Admin) -> NodesAnswer {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = u64::try_from(now.as_millis()).expect("64 bits of ms hold half a billion years");
     let mut gone = admin.seen.lock().unwrap_or_else(PoisonError::into_inner).look(now_ms, present);
-    // Nobody says of gateways that they are there when nobody answers.
+    // Without answers, nobody confirms that gateways are still there.
     gone.retain(|gone| missing.is_none() || gone.role != Role::Gateway.name());
     NodesAnswer { node, routers, bridges, gateways, gone, missing }
 }
 
-/// The nodes that were there.
+/// The nodes that were seen.
 #[derive(Default)]
 pub struct Seen(BTreeMap<u16, (&'static str, u64)>);
 
-/// What [`look`] remembers, for all who look.
+/// The nodes that [`look`] remembers, shared by all callers.
 pub type SharedSeen = Mutex<Seen>;
 
 impl Seen {
-    /// Notes who is there; answers who was and is not.
+    /// Notes which nodes are present. Returns those that were seen before and are not.
     fn look(&mut self, now_ms: u64, present: impl Iterator<Item = (u16, &'static str)>) -> Vec<GoneNode> {
         for (node, role) in present {
             self.0.insert(node, (role, now_ms));

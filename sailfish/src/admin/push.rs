@@ -21,11 +21,11 @@ use super::body::Body;
 use super::error::ApiError;
 use crate::control::{Fate, Pushed};
 
-/// How long a caller waits for the outcome when it does not say, in ms.
+/// How long a caller waits for the outcome by default, in ms.
 const WAIT_MS_DEFAULT: u32 = 1_000;
 /// How long it may wait at most, in ms.
 const WAIT_MS_MAX: u32 = 30_000;
-/// The longest body: a payload of the longest frame as base64, or as text of which some is escaped.
+/// The longest body: a payload of the longest frame as base64, or as text that is partly escaped.
 const BODY_BYTES_MAX: usize = 2 << 20;
 /// Messages that one request may have.
 const PUSHES_MAX: usize = 1_000;
@@ -202,7 +202,7 @@ pub async fn push_many(
     let pushes = pushes.into_iter().enumerate().map(targeted).collect::<Result<Vec<_>, _>>()?;
     admin.require_gateway()?;
     let pushed = admin.shards.push_all(pushes, patience).await;
-    // What nobody took is no answer.
+    // If nobody took the push, that is an error.
     if let Some(Err(unanswered)) = pushed.first()
         && pushed.iter().all(Result::is_err)
     {
@@ -280,7 +280,7 @@ fn patience(wait_ms: Option<u32>) -> Result<Duration, ApiError> {
     Ok(Duration::from_millis(wait_ms.into()))
 }
 
-/// What a push is named and says.
+/// The parts of a push that name it and carry its payload.
 struct Text {
     client_msg_id: Option<String>,
     data: Option<String>,

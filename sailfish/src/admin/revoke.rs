@@ -1,4 +1,4 @@
-//! Refusing tokens of a user that are good by themselves.
+//! Refuses tokens of a user that are otherwise valid.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! What rooms said last.
+//! The last messages of rooms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId};
 use super::Admin;
 use super::error::ApiError;
 
-/// Messages that are answered when the query does not say how many, and at most.
+/// How many messages a query gets by default, and at most.
 const LAST_DEFAULT: u32 = 20;
 const LAST_MAX: u32 = 1_000;
 
@@ -117,13 +117,13 @@ pub struct Keeps {
 }
 
 impl Keeps {
-    /// Of the codes that have bounds of their own, and of all others.
+    /// From the bounds of the codes that have their own, and those of all others.
     pub fn new((own, other): (Vec<(BizCode, Keep)>, Keep)) -> Self {
         Self { own: own.into_iter().collect(), other }
     }
 
-    /// The last messages of a room out of those that its owner has and those of its stream, in their order. A
-    /// stream is trimmed for all codes together, so it may have more of one than the room keeps.
+    /// The last messages of a room, merged from its owner's and its stream's, in order. A stream is trimmed
+    /// for all codes together, so it may have more of one code than the room keeps.
     fn join(&self, owned: Vec<Message>, written: Vec<Message>, last: usize, now_ms: u64) -> Vec<Message> {
         let mut all: BTreeMap<u64, Message> =
             written.into_iter().map(|message| (message.sequence, message)).collect();

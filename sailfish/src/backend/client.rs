@@ -1,4 +1,4 @@
-//! The API of a backend, as anybody uses it: for the demonstration and the load of gifts.
+//! The public API of a backend, for the demonstration and the load of gifts.
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -18,8 +18,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The backend at `http://HOST:PORT`, with the internal secret that was given, or else that of the
-    /// configuration.
+    /// The backend at `http://HOST:PORT`, with the given internal secret, or else that of the configuration.
     ///
     /// # Errors
     /// There is no secret, and none can be made.
@@ -33,7 +32,7 @@ impl Client {
         Ok(Self { url, roots: config.tls.trusted.clone(), internal_secret })
     }
 
-    /// What it answers to a user, who has a token; to anybody with an empty one.
+    /// Its answer to a user with a token; with an empty token, to anybody.
     ///
     /// # Errors
     /// One line: it does not answer, or refuses.
@@ -50,7 +49,7 @@ impl Client {
         }
     }
 
-    /// What it answers to a service that has the internal secret.
+    /// Its answer to a service with the internal secret.
     ///
     /// # Errors
     /// As of [`Client::ask`].

@@ -1,4 +1,4 @@
-//! What the backend pushes through Redis, sent as the control API sends.
+//! Pushes of the backend through Redis, sent as the control API sends them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,17 +9,17 @@ use wire::node::Target;
 use crate::control::{self, Fate, Shards};
 use biz_bridge::{PushTarget, Pushed, Pushes};
 
-/// How long an owner is waited for.
+/// How long a push waits for its owner.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sends by the shards of this process, once they have started.
+/// Sends through the shards of this process, once they have started.
 #[derive(Clone, Default)]
 pub struct ByShards {
     shards: Arc<OnceLock<Arc<Shards>>>,
 }
 
 impl ByShards {
-    /// The shards have started.
+    /// Call this when the shards have started.
     pub fn set(&self, shards: Arc<Shards>) {
         self.shards.set(shards).ok().expect("it is set here only");
     }
@@ -30,7 +30,7 @@ impl Pushes for ByShards {
         let Some(shards) = self.shards.get() else {
             return pushes.iter().map(|_| Pushed::Unavailable).collect();
         };
-        // Those to all are lossy, and go by themselves; what is too long does not go at all.
+        // Messages to all are lossy, and go on their own; a message that is too long is refused.
         let mut answers: Vec<Option<Pushed>> = Vec::with_capacity(pushes.len());
         let mut targeted = Vec::new();
         for push in pushes {
@@ -70,7 +70,7 @@ fn of(pushed: &control::Pushed) -> Pushed {
         Fate::Known(Outcome::Delivered) => Pushed::Delivered,
         Fate::Known(Outcome::Sequenced { .. }) => Pushed::Sequenced,
         Fate::Known(Outcome::Failed(reason)) => Pushed::Failed(reason),
-        // The backend has it in its inbox: it was offline, and has been handed over.
+        // The backend has it in its inbox: the receiver was offline, so it has been handed over.
         Fate::Known(Outcome::Stored | Outcome::Answered) => Pushed::Failed(FailReason::Offline),
     }
 }

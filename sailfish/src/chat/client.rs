@@ -15,55 +15,55 @@ use super::screen::{Screen, Tone};
 use crate::config::ConfigError;
 use crate::printable::printable;
 
-/// For how long connects may fail before the first: then no gateway is there.
+/// How long connects may fail before the first success: then no gateway is there.
 const FIRST_TIME: Duration = Duration::from_secs(5);
-/// How long the outcome of messages is waited for once stdin has ended.
+/// How long the chat waits for outcomes once stdin has ended.
 const FINISH_TIME: Duration = Duration::from_secs(5);
 /// How long the logout may take.
 const LOGOUT_TIME: Duration = Duration::from_secs(1);
-/// While so many messages of a script have no outcome, its next line waits.
+/// While this many messages of a script have no outcome, its next line waits.
 const OUTGOING_MAX: usize = 1_024;
 /// How many lines of a script are sent a second, and at once: less than half of what a gateway takes by
 /// default (`limits.frames_per_second`, `limits.frames_burst`).
 const LINES_PER_SECOND: u32 = 400;
-/// After the server has said that it was too much, no line is read for this long.
+/// For how long no line is read after the server has said that it was too much.
 const RATE_PAUSE: Duration = Duration::from_secs(2);
-/// How the address of a gateway looks.
+/// The forms of a gateway's address.
 pub const WANTED: &str = "want HOST:PORT, tls://HOST:PORT, ws://HOST:PORT or wss://HOST:PORT";
-/// What a server that wants TLS answers bytes that are none: a record with an alert, and its version.
+/// The first byte of a TLS server's answer to other bytes: an alert.
 const TLS_ALERT: u8 = 21;
 const TLS_MAJOR: u8 = 3;
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Who chats where.
+/// The user of the chat, and the target.
 pub struct Identity {
     /// The user.
     pub user: UserId,
     /// The address of the first connect.
     pub target: String,
-    /// What lines are about, if not chat.
+    /// The business code of lines, if not chat.
     pub biz_code: Option<BizCode>,
 }
 
-/// What is on the screen, and what is waited for. Connections, repeats and acks are the [`Client`]'s.
+/// The state of the screen, and what the chat waits for. The [`Client`] has connections, repeats and acks.
 pub struct Chat {
     identity: Identity,
     screen: Screen,
     client: Client,
     logged_in: bool,
-    /// Until when connects may fail; `None` once a server took one and spoke, or was silent for too long.
+    /// Until when connects may fail; `None` once a server answered, or was silent for too long.
     first_by: Option<Instant>,
-    /// Why the last one failed, if one did.
+    /// Why the last one failed, if any did.
     silence: Option<String>,
     /// Where lines go.
     target: Option<Target>,
-    /// The rooms to be in, and whether the server said so.
+    /// The rooms to be in, and whether the server has confirmed each.
     rooms: BTreeMap<RoomId, bool>,
-    /// Of this run, so that no two runs share an id.
+    /// A prefix of this run, so that no two runs share an id.
     id_prefix: String,
     ids: u64,
-    /// What messages without an outcome say, by their ids' numbers.
+    /// The texts of messages without an outcome, by the numbers of their ids.
     outgoing: BTreeMap<u64, String>,
     pace: Pace,
     failed: bool,
@@ -80,12 +80,12 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// The next input, of whatever comes first. Lines that end without a word are at their end.
+    /// The next input, whichever comes first. If the lines end without `End`, they are at their end.
     fn next(&self, takes_lines: bool) -> Result<Input, RecvTimeoutError> {
         let none = never();
         let lines = if takes_lines { &self.lines } else { &none };
         select_biased! {
-            // What became of messages first: it lets more of them go.
+            // Outcomes first: they let further messages go.
             recv(self.events) -> event => event.map_err(|_| RecvTimeoutError::Disconnected),
             recv(lines) -> line => Ok(line.unwrap_or(Input::End)),
             default(TICK) => Err(RecvTimeoutError::Timeout),
@@ -96,9 +96,9 @@ impl Inputs {
 /// How fast the lines of a script are taken.
 struct Pace {
     per_second: u32,
-    /// While so many messages have no outcome, the next line waits.
+    /// While this many messages have no outcome, the next line waits.
     outgoing_max: usize,
-    /// The next line is taken then, were there no burst.
+    /// When the next line would be taken without a burst.
     next_at: Instant,
 }
 
@@ -116,7 +116,7 @@ impl Pace {
         self.next_at = self.next_at.max(now) + Duration::from_secs(1) / self.per_second;
     }
 
-    /// The server says that it was too much: it takes less than by default.
+    /// The server said that it was too much: its limits are lower than the default.
     fn was_too_fast(&mut self, now: Instant) {
         self.per_second = (self.per_second / 2).max(1);
         self.outgoing_max = (self.outgoing_max / 2).max(1);
@@ -128,11 +128,11 @@ impl Pace {
 #[derive(PartialEq, Eq)]
 enum Next {
     GoOn,
-    /// End: all that was to be done is done.
+    /// End: everything is done.
     Done,
-    /// End: no gateway is at the target, and why that is thought.
+    /// End: no gateway is at the target, and the reason to think so.
     NoGateway(String),
-    /// End: the target is reached in a wrong way, and what is to be changed.
+    /// End: the target is used in a wrong way, and what to change.
     Wrong(String),
 }
 
@@ -165,7 +165,7 @@ impl Chat {
         }
     }
 
-    /// Runs until the user, the end of stdin or the server ends it; answers whether nothing failed.
+    /// Runs until the user, the end of stdin or the server ends it. Returns whether nothing failed.
     ///
     /// # Errors
     /// No gateway is at the target.
@@ -196,8 +196,7 @@ impl Chat {
         Ok(!self.failed)
     }
 
-    /// A script waits for the outcome of what it has sent, and keeps a pace; a person does not send that
-    /// much.
+    /// A script waits for outcomes, and keeps a pace; a person does not send that much.
     fn takes_lines(&self) -> bool {
         let is_allowed = || self.pace.allows(Instant::now(), self.outgoing.len());
         self.finish_by.is_none() && (self.screen.is_edited() || is_allowed())
@@ -236,7 +235,7 @@ impl Chat {
         if let Some(by) = self.first_by {
             return match self.silence.take_if(|_| now >= by) {
                 Some(why) => Next::NoGateway(why),
-                None => Next::GoOn, // a script waits for the first word, too
+                None => Next::GoOn, // a script waits for the first answer, too
             };
         }
         let Some(by) = self.finish_by else { return Next::GoOn };
@@ -311,8 +310,7 @@ impl Chat {
         Next::GoOn
     }
 
-    /// A server has shown what it is, or that it is silent. What a script has said gets its time from here
-    /// on.
+    /// Notes that a server has answered, or that it is silent. The time for a script's messages begins here.
     fn heard(&mut self) {
         if self.first_by.take().is_some() && self.finish_by.is_some() {
             self.finish_by = Some(Instant::now() + FINISH_TIME);
@@ -463,7 +461,7 @@ impl Chat {
         }
     }
 
-    /// No more lines come: what is under way gets its time.
+    /// Notes that no more lines come: messages under way get their time.
     fn finish(&mut self) -> Next {
         self.finish_by.get_or_insert(Instant::now() + FINISH_TIME);
         Next::GoOn
@@ -475,7 +473,7 @@ impl Chat {
         Next::GoOn
     }
 
-    /// Ends the session, so that the server has it from the client and not from the end of its connection.
+    /// Logs out, so that the server learns of the end from the client and not from the end of its connection.
     fn log_out(&self, events: &Receiver<Input>) {
         if !self.logged_in {
             return;
@@ -490,7 +488,7 @@ impl Chat {
     }
 }
 
-/// Whether to try again may help: after the others it would only fail again.
+/// Whether another try may help: some notices would only come again.
 fn is_worth_another_try(code: NoticeCode) -> bool {
     matches!(
         code,
@@ -504,7 +502,7 @@ fn is_worth_another_try(code: NoticeCode) -> bool {
     )
 }
 
-/// What is to be changed, where another try would fail in the same way.
+/// What to change, if another try would fail in the same way.
 fn remedy(address: &str, error: &str) -> Option<String> {
     let Ok(Address { tls, websocket, .. }) = Address::parse(address, None) else { return Some(error.into()) };
     let has = |part: &str| error.contains(part);
@@ -538,7 +536,7 @@ fn remedy(address: &str, error: &str) -> Option<String> {
     })
 }
 
-/// How an answer begins, to be told by a person.
+/// The beginning of an answer, for a person to recognise.
 fn first_line(bytes: &[u8]) -> String {
     let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     String::from_utf8_lossy(line).into_owned()

@@ -1,4 +1,4 @@
-//! Where the user's lines come from, and where the client's go.
+//! Where the user's lines come from, and where the client's lines go.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,20 +25,20 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 pub enum Screen {
     /// Lines as they come, in and out: a script, a file, a pipe.
     Plain,
-    /// A terminal, whose line being typed stays below what is said.
+    /// A terminal; the line being typed stays below the output.
     Terminal(Terminal),
 }
 
-/// A terminal that a line editor has in hand, on a thread of its own.
+/// A terminal with a line editor, on a thread of its own.
 pub struct Terminal {
     printer: Box<dyn ExternalPrinter + Send>,
-    /// How the terminal was: the process may end while the editor waits for keys.
+    /// The terminal's settings before: the process may end while the editor waits for keys.
     before: Termios,
     has_colours: bool,
 }
 
 impl Screen {
-    /// Reads lines on a thread of its own: by an editor where both ends are a terminal that can have one.
+    /// Reads lines on a thread of its own: by an editor if both ends are a terminal that can have one.
     pub fn open(inputs: Sender<Input>) -> Self {
         match edited(&inputs) {
             Some(terminal) => Self::Terminal(terminal),
@@ -54,11 +54,11 @@ impl Screen {
         matches!(self, Self::Terminal(_))
     }
 
-    /// One line to the user. On a terminal it has its time and a colour.
+    /// Shows one line to the user. On a terminal it has its time and a colour.
     pub fn say(&mut self, tone: Tone, line: &str) {
         let is_said = match self {
             Self::Plain => false,
-            // Without its editor, the terminal is as any other.
+            // Without its editor, the terminal is like any other.
             Self::Terminal(terminal) => terminal.say(tone, line, SystemTime::now()).is_ok(),
         };
         if !is_said {
@@ -73,14 +73,14 @@ impl Terminal {
     }
 }
 
-/// What a line is about.
+/// The kind of a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tone {
     /// What somebody wrote.
     Message,
-    /// What the user's own messages became.
+    /// The outcomes of the user's own messages.
     Good,
-    /// What failed, and what the server warns of.
+    /// Failures, and warnings of the server.
     Bad,
     /// All else.
     Quiet,
@@ -98,8 +98,7 @@ impl Tone {
     }
 }
 
-/// A line for a terminal: its time (UTC, as in logs), and nothing of it that the terminal would obey but our
-/// own colour.
+/// A line for a terminal: with its time (UTC, as in logs), and without escape sequences but our own colour.
 fn dressed(tone: Tone, line: &str, now: SystemTime, has_colours: bool) -> String {
     let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() % 86_400);
     let time = format!("{:02}:{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60, seconds % 60);
@@ -112,8 +111,8 @@ fn dressed(tone: Tone, line: &str, now: SystemTime, has_colours: bool) -> String
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The editor takes one text at a time, so what was said before these is on the screen after them.
-        // Or it has ended.
+        // The editor takes one text at a time, so earlier texts are on the screen after these. Or it has
+        // ended.
         let _ = self.printer.print(String::new()).and_then(|()| self.printer.print(String::new()));
         restore(&self.before);
     }
@@ -124,7 +123,7 @@ fn restore(before: &Termios) {
     let _ = cli::write("\r\x1b[K"); // without the prompt
 }
 
-/// Who ends the process finds the terminal as it was. An interrupt is the editor's, to whom it is a key.
+/// Restores the terminal when a signal ends the process. The editor handles an interrupt, as a key.
 fn restore_at_the_end(before: Termios) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
     let context = runtime.enter();
@@ -166,8 +165,8 @@ fn edited(inputs: &Sender<Input>) -> Option<Terminal> {
     Some(Terminal { printer, before, has_colours: cli::wants_colours() })
 }
 
-/// Hands lines over until there are no more. One that is no text or too long is told, and those after it come
-/// all the same.
+/// Passes lines on until there are no more. A line that is no text, or is too long, is reported, and the
+/// following ones still come.
 fn read(mut lines: impl BufRead, inputs: &Sender<Input>) {
     for number in 1_u64.. {
         let input = match read_line(&mut lines) {
@@ -189,7 +188,7 @@ enum Line {
     TooLong,
 }
 
-/// Reads a line; of one that is too long, nothing is kept.
+/// Reads a line; a line that is too long is dropped.
 fn read_line(lines: &mut impl BufRead) -> io::Result<Line> {
     let mut line = Vec::new();
     let mut is_too_long = false;

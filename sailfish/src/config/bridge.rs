@@ -1,4 +1,4 @@
-//! What a node is told of the backend.
+//! A node's configuration of the backend.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,9 +13,9 @@ use super::{hidden, within, without_password};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
 pub enum BridgeMode {
-    /// `up` brings a backend of its own, and nobody else has one.
+    /// `up` has a backend of its own; other nodes have none.
     Auto,
-    /// There is none.
+    /// There is no backend.
     Off,
     /// At [`BridgeConfig::url`].
     Http,
@@ -37,7 +37,7 @@ impl TryFrom<String> for BridgeMode {
     }
 }
 
-/// The backend, and the way there.
+/// The bridge, and where its backend is.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeConfig {
@@ -45,13 +45,13 @@ pub struct BridgeConfig {
     pub mode: BridgeMode,
     /// Where the backend takes events: `http://HOST:PORT`, and perhaps a path.
     pub url: String,
-    /// What requests to the backend are signed with; empty: `secret_file`.
+    /// The secret that signs requests to the backend; empty: `secret_file`.
     pub secret: String,
     /// A file with it; empty: the one that the first run makes.
     pub secret_file: PathBuf,
     /// Where the streams are: `redis://...`.
     pub redis: String,
-    /// What the name of every stream begins with.
+    /// The prefix of the name of every stream.
     pub prefix: String,
     /// Batches under way at a time.
     pub lanes: u32,
@@ -63,9 +63,9 @@ pub struct BridgeConfig {
     pub retry_first_ms: u32,
     /// The longest wait after a failure.
     pub retry_max_ms: u32,
-    /// Failures in a row after which the backend is left alone.
+    /// Failures in a row after which the bridge sends nothing for a while.
     pub breaker_failures: u32,
-    /// For how long.
+    /// How long that pause is.
     pub breaker_pause_ms: u32,
     /// Tries of a push from the stream.
     pub tries_max: u32,
@@ -109,7 +109,7 @@ impl Default for BridgeConfig {
 }
 
 impl BridgeConfig {
-    /// Whether there is a backend elsewhere.
+    /// Whether the backend is elsewhere.
     pub fn is_on(&self) -> bool {
         matches!(self.mode, BridgeMode::Http | BridgeMode::Redis)
     }
@@ -119,7 +119,7 @@ impl BridgeConfig {
         Self { mode: BridgeMode::Http, url: format!("http://{address}"), ..self.clone() }
     }
 
-    /// Without what only servers may know.
+    /// The configuration without secrets.
     pub(super) fn without_secrets(&self) -> Self {
         Self { secret: String::new(), redis: without_password(&self.redis), ..self.clone() }
     }

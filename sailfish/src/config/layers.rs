@@ -11,15 +11,14 @@ use super::{Config, ConfigError, without_password};
 
 /// The prefix of environment variables.
 pub const ENV_PREFIX: &str = "SAILFISH_";
-/// Variables with the prefix that are no keys: where the file is, and the token of `sailfish chat`.
+/// Variables with the prefix that are no keys: the path of the file, and the token of `sailfish chat`.
 const ENV_OTHERS: [&str; 2] = ["CONFIG", "CHAT_TOKEN"];
-/// What containers are told of a service beside them ends so, or is about a port of it.
+/// Variables that containers get about a service end in these, or name one of its ports.
 const ENV_SERVICES: [&str; 2] = ["_SERVICE_HOST", "_SERVICE_PORT"];
 const ENV_PORT_PARTS: [&str; 6] =
     ["_TCP_ADDR", "_TCP_PORT", "_TCP_PROTO", "_UDP_ADDR", "_UDP_PORT", "_UDP_PROTO"];
 
-/// What was given, by dotted key, each with where it came from; a later layer replaces an earlier one's
-/// value.
+/// The given values, by dotted key, each with its source; a later layer replaces the value of an earlier one.
 #[derive(Default)]
 pub struct Layers {
     given: BTreeMap<String, Given>,
@@ -29,7 +28,7 @@ pub struct Layers {
 
 struct Given {
     value: Value,
-    /// What an error line begins with.
+    /// The beginning of an error line.
     source: String,
 }
 
@@ -116,7 +115,7 @@ impl Layers {
         self.put(key, value, source)
     }
 
-    /// What others may learn by how the configuration was given: a line each.
+    /// Warnings about secrets that others may read: a line each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -189,7 +188,7 @@ impl Layers {
         Ok(config)
     }
 
-    /// What a type says about a value of the right TOML type that it cannot take.
+    /// The type's message about a value that has the right TOML type, but is not possible.
     fn refusal(&self, path: &str, message: &str) -> ConfigError {
         let key = path.split('[').next().unwrap_or(path);
         let source = self.source(key).unwrap_or_default();
@@ -210,8 +209,8 @@ impl Layers {
     }
 }
 
-/// The leaves of a configuration by dotted key. Arrays are leaves, and so is an empty table: it has no key to
-/// complain of.
+/// The leaves of a configuration by dotted key. Arrays are leaves, and so is an empty table: no key in it
+/// could be reported.
 fn flatten(root: Table) -> impl Iterator<Item = (String, Value)> {
     root.into_iter().flat_map(|(section, value)| match value {
         Value::Table(keys) if !keys.is_empty() || is_section(&section) => {
@@ -236,7 +235,7 @@ fn is_of_a_service(rest: &str, text: &str) -> bool {
     !rest.contains("__") && (is_service || is_port && (is_url || is_part()))
 }
 
-/// The key that a name without a section was most likely to be, if it is like any: its dot may have got lost.
+/// The key that a name without a section most likely means, if it resembles any: its dot may have got lost.
 fn nearest_key(name: &str) -> Option<&'static str> {
     let letters = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<Vec<_>>();
     let wanted = letters(name);
@@ -244,7 +243,7 @@ fn nearest_key(name: &str) -> Option<&'static str> {
     far.min_by_key(|(far, _)| *far).filter(|(far, _)| 2 * far <= wanted.len()).map(|(_, name)| name)
 }
 
-/// How many letters are to be put in, taken out or replaced (Levenshtein).
+/// How many letters must be inserted, deleted or replaced (Levenshtein).
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, letter) in a.iter().enumerate() {

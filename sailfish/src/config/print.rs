@@ -1,4 +1,4 @@
-//! `--print-config`: every key with its value and what it means.
+//! `--print-config`: every key with its value and its meaning.
 
 use std::fmt::Write;
 

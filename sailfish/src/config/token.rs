@@ -1,4 +1,4 @@
-//! What login tokens are checked with.
+//! The settings for checking login tokens.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -24,13 +24,13 @@ pub struct TokenConfig {
     pub ed25519_public_key: String,
     /// A file with a JSON Web Key Set; empty for none.
     pub jwks_file: PathBuf,
-    /// Where there is one; empty for nowhere.
+    /// The URL of one; empty for none.
     pub jwks_url: String,
     /// How often it is fetched.
     pub jwks_refresh_s: u32,
-    /// Whom a token may be for; none: it does not matter.
+    /// The audiences that a token may have; empty: any.
     pub audiences: Vec<String>,
-    /// Who may have made a token; none: it does not matter.
+    /// The issuers that a token may have; empty: any.
     pub issuers: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Debug for TokenConfig {
     }
 }
 
-/// Whether that is a URL whose server is known for what it is.
+/// Whether it is a URL whose server is authenticated.
 fn is_fetchable(url: &str) -> bool {
     let Some(uri) = url.parse::<Uri>().ok() else { return false };
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');

@@ -1,4 +1,4 @@
-//! One request by HTTP/1.0: the answer comes in one piece, and the server closes after it.
+//! One request by HTTP/1.0: the response comes in one piece, and the server closes after it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -13,26 +13,26 @@ use crate::config::ConfigError;
 
 /// How long a connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// How long the answer to what only reads may take.
+/// How long the answer to a reading request may take.
 const READ_TIME: Duration = Duration::from_secs(10);
-/// How long another answer may take: longer than the node waits for what becomes of a message.
+/// How long another answer may take: longer than the node waits for the outcome of a message.
 const CHANGE_TIME: Duration = Duration::from_secs(40);
-/// After this time without an answer the user is told that it is waited for.
+/// After how long without an answer the user gets a message.
 const SILENT_TIME: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Who is asked, and how the user has said so.
+/// The server that is asked, and how the user named it.
 #[derive(Clone, Copy)]
 pub struct Server<'a> {
     kind: &'static Kind,
     /// `HOST:PORT`.
     address: &'a str,
-    /// Of one that is asked by TLS.
+    /// Set for one that is asked by TLS.
     roots: Option<&'a Roots>,
 }
 
-/// What error lines say of a server.
+/// The parts of error lines about a server.
 struct Kind {
     name: &'static str,
     port: &'static str,
@@ -109,15 +109,15 @@ impl Write for Stream {
     }
 }
 
-/// What is asked.
+/// A request.
 pub struct Request {
-    /// How, with the body.
+    /// The method, with the body.
     pub method: Method,
-    /// Of what.
+    /// The path.
     pub path: String,
 }
 
-/// How it is asked.
+/// The method of a request.
 pub enum Method {
     /// Without a body.
     Get,
@@ -127,36 +127,36 @@ pub enum Method {
     Put(Value),
 }
 
-/// What came back.
+/// A response.
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// Whether the server was given a secret and wants none.
+    /// Whether the server got a secret and needs none.
     pub is_secret_unused: bool,
     /// The body.
     pub body: String,
 }
 
-/// How long is waited, and for what.
+/// The timeouts.
 struct Waits {
     connect: Duration,
     /// For the whole answer.
     answer: Duration,
-    /// After this time without an answer the user is told that it is waited for.
+    /// After how long without an answer the user gets a message.
     silent: Option<Duration>,
 }
 
-/// Asks a server, with `secret` as bearer token if it is not empty.
+/// Asks a server, with `secret` as bearer token unless it is empty.
 ///
 /// # Errors
-/// One line: nobody listens there, or what does is no HTTP server.
+/// One line: nobody listens there, or another program than an HTTP server.
 pub fn ask(server: Server<'_>, secret: &str, request: &Request) -> anyhow::Result<Answer> {
     let answer = request.method.answer_time();
     exchange(server, secret, request, &Waits { connect: CONNECT_TIME, answer, silent: Some(SILENT_TIME) })
 }
 
 /// The same for callers who ask again and again: waits for the connect and for the answer up to `within`
-/// each, and says nothing meanwhile.
+/// each, without a message meanwhile.
 ///
 /// # Errors
 /// As [`ask`].
@@ -182,7 +182,7 @@ fn exchange(server: Server<'_>, secret: &str, request: &Request, waits: &Waits) 
         Some(roots) => tls(stream, address, roots, waits.answer.min(READ_TIME))?,
         None => Stream::Plain(stream),
     };
-    // A node that refuses the request early may not read all of it; its answer is what counts.
+    // A node that refuses the request early may not read all of it; only its answer counts.
     let written = stream.write_all(request.text(address, secret).as_bytes());
     let mut answer = Vec::new();
     let start = Instant::now();

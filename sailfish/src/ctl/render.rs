@@ -33,7 +33,7 @@ pub fn user(answer: &Value) -> String {
     if lines.is_empty() { "offline\n".into() } else { lines }
 }
 
-/// What became of a message.
+/// The outcome of a message.
 pub fn push(answer: &Value) -> String {
     if answer.get("shards").is_some() {
         return format!("sent to {}\n", count(&answer["shards"], "gateway shard"));
@@ -51,7 +51,7 @@ pub fn push(answer: &Value) -> String {
     line + "\n"
 }
 
-/// The node that was asked, then routers, bridges and gateways, and those that have gone.
+/// The node that was asked, then routers, bridges and gateways, and nodes that have gone.
 pub fn nodes(answer: &Value) -> String {
     let own = &answer["node"];
     let mut out = format!(

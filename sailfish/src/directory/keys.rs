@@ -1,4 +1,4 @@
-//! The keys, what stands in them, and the commands on them. OPERATIONS.md draws the layout.
+//! The keys, their values, and the commands on them. OPERATIONS.md draws the layout.
 
 use redis::{Cmd, Script, cmd};
 use shard::ShardId;
@@ -7,8 +7,8 @@ use wire::{AppId, DeviceClass, UserId};
 use super::link::Command;
 use super::{Binding, NodeInfo, Record};
 
-/// Sets or, with an empty value, removes a device's binding, unless the one that is there is of a newer
-/// login. Stamps are compared as texts, since a number of Lua holds only 53 bits of them.
+/// Sets or, with an empty value, removes a device's binding, unless a newer login has one. Stamps are
+/// compared as texts, since a number of Lua holds only 53 bits of them.
 const WRITE: &str = "\
 local held = redis.call('HGET', KEYS[1], ARGV[1])
 if held then
@@ -34,7 +34,7 @@ impl Keys {
         Self { prefix: prefix.to_owned(), write: Script::new(WRITE) }
     }
 
-    /// The write of a bind or unbind; by the script's text when the server does not know its hash.
+    /// The write of a bind or unbind; with the script's text if the server does not know its hash.
     pub fn write(&self, record: &Record, by_text: bool) -> Command {
         let (app, user, device, login, value) = match record {
             Record::Bind(binding) => {
@@ -123,7 +123,7 @@ fn value(binding: &Binding) -> String {
     format!("{}.{}.{incarnation}.{session}.{login}", shard.node(), shard.index())
 }
 
-/// One field of a user's hash; `None` for what no node of ours wrote.
+/// One field of a user's hash; `None` if no node of ours wrote it.
 pub fn binding(app: AppId, user: UserId, device: &str, value: &str) -> Option<Binding> {
     let device = DeviceClass::parse(device)?;
     let mut parts = value.split('.');
@@ -140,7 +140,7 @@ pub fn lease_text(node: &NodeInfo) -> String {
     serde_json::to_string(node).expect("a node's fields are plain JSON")
 }
 
-/// The inverse of [`lease_text`]; `None` for what no node of ours wrote.
+/// The inverse of [`lease_text`]; `None` if no node of ours wrote it.
 pub fn lease(text: &str) -> Option<NodeInfo> {
     serde_json::from_str(text).ok()
 }

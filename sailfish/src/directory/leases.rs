@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::{Binding, NodeInfo, RouterAddress};
 
-/// How long a lease that was read answers look-ups.
+/// How long a lease that was read is used for look-ups.
 const FRESH: Duration = Duration::from_secs(1);
-/// A node whose lease has been gone for so many leases is taken off the list.
+/// A node whose lease has been gone for this many leases is taken off the list.
 const GONE_LEASES: u32 = 10;
 
-/// What was read of the nodes' leases.
+/// The known leases of nodes.
 pub struct Leases {
     nodes: BTreeMap<u16, Seen>,
     lease: Duration,
@@ -29,14 +29,14 @@ impl Leases {
         Self { nodes: BTreeMap::new(), lease, lenient_until: None }
     }
 
-    /// The own lease has ended although this node lives: Redis stood still or lost its data, and the others'
-    /// leases have ended for the same reason. Nodes that were there stay until then, while the living ones
-    /// renew theirs.
+    /// Notes that the own lease has ended although this node lives: Redis stood still or lost its data, and
+    /// so the leases of others have ended too. Nodes that were there stay until then, while the living ones
+    /// renew their leases.
     pub fn be_lenient(&mut self, until: Instant) {
         self.lenient_until = Some(until);
     }
 
-    /// Takes in what stands in a node's lease.
+    /// Takes in a node's lease as read.
     pub fn read(&mut self, id: u16, node: Option<NodeInfo>, now: Instant) {
         let lenient = self.lenient_until.is_some_and(|until| now < until);
         let held = self.nodes.remove(&id);
@@ -51,7 +51,7 @@ impl Leases {
         self.nodes.insert(id, seen);
     }
 
-    /// The nodes of which something is known.
+    /// The nodes whose leases are known.
     pub fn ids(&self) -> impl Iterator<Item = u16> {
         self.nodes.keys().copied()
     }
@@ -61,7 +61,7 @@ impl Leases {
         self.nodes.get(&id).is_some_and(|seen| now.saturating_duration_since(seen.read_at) < FRESH)
     }
 
-    /// Whether the process that a binding is of still lives.
+    /// Whether the process of a binding still lives.
     pub fn holds(&self, binding: &Binding) -> bool {
         let seen = self.nodes.get(&binding.shard.node());
         let node = seen.and_then(|seen| seen.node.as_ref());
@@ -78,7 +78,7 @@ impl Leases {
         routers.collect()
     }
 
-    /// Forgets those that have been gone for long, and says which.
+    /// Forgets nodes that have been gone for long, and returns them.
     pub fn forget_gone(&mut self, now: Instant) -> Vec<u16> {
         let long = self.lease * GONE_LEASES;
         let is_gone =

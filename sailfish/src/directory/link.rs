@@ -1,8 +1,8 @@
 //! Connections to Redis: one server, the master that Sentinels name, or the masters of a Cluster.
 //!
-//! The redis crate's own pipelines read on after a time-out, which takes a time-out for each command of a
-//! batch. Here a batch has one time-out, and a connection on which anything failed is dropped: no late reply
-//! is taken for another command's.
+//! After a timeout, the redis crate's own pipelines read on, with a timeout for each command of a batch. Here
+//! a batch has one timeout, and a connection on which anything failed is dropped, so that no late reply
+//! counts as another command's.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ impl Command {
     }
 }
 
-/// What a server answered: a value, or why it refused.
+/// A server's answer: a value, or why it refused.
 pub type Reply = RedisResult<Value>;
 
 /// Open connections to all servers that hold a part of the directory.
@@ -78,7 +78,7 @@ impl Link {
         self.slots.is_some()
     }
 
-    /// Fails if the sentinels name another master than this link's. If none answers, that says nothing.
+    /// Fails if the sentinels name another master than this link's. If none answers, the link stays.
     pub fn check_master(&self) -> RedisResult<()> {
         let Some(sentinels) = &self.sentinels else { return Ok(()) };
         let named = sentinels.ask(&self.roots, self.timeout);
@@ -91,7 +91,7 @@ impl Link {
         }
     }
 
-    /// Connects to the first server that the sentinels name and that is a master, by its own word.
+    /// Connects to the first server that the sentinels name and that confirms that it is a master.
     fn find_master(&mut self) -> RedisResult<()> {
         let sentinels = self.sentinels.clone();
         let mut why = failure("no sentinel answers, or none knows the master by this name");
@@ -106,7 +106,7 @@ impl Link {
         Err(why)
     }
 
-    /// What a server says that it is, first of several values.
+    /// The role that a server reports, the first of several values.
     fn role_of(&mut self, host: &str, port: u16) -> RedisResult<String> {
         let at = self.server(host, port)?;
         let connection = &mut self.servers[at].connection;
@@ -139,7 +139,7 @@ impl Link {
         Err(failure("the Cluster keeps moving its slots"))
     }
 
-    /// Which runs of a server hold the data: an unknown one may lack some.
+    /// The run ids of the servers: an unknown one may lack data.
     pub fn run_ids(&mut self) -> RedisResult<BTreeSet<String>> {
         let mut info = cmd("INFO");
         info.arg("server");
@@ -154,7 +154,7 @@ impl Link {
         Ok(ids)
     }
 
-    /// One round trip to each server that has a part in it.
+    /// One round trip to each server with commands in the batch.
     fn round(&mut self, commands: &[Command], open: &[usize], replies: &mut [Reply]) -> RedisResult<()> {
         let deadline = Instant::now() + self.timeout;
         let mut of_server: Vec<Vec<usize>> = vec![Vec::new(); self.servers.len()];
@@ -187,7 +187,7 @@ impl Link {
         }
     }
 
-    /// A slot on its way from one master to another: its key is with the other one already.
+    /// Handles a slot that moves from one master to another, which has the key already.
     fn ask(&mut self, host: &str, port: u16, command: &Command) -> RedisResult<Reply> {
         let at = self.server(host, port)?;
         let connection = &mut self.servers[at].connection;
@@ -197,7 +197,7 @@ impl Link {
         Ok(connection.recv_response()?.extract_error())
     }
 
-    /// Learns anew which master has which slot, from the first server that tells.
+    /// Reads again which master has which slot, from the first server that answers.
     fn read_slots(&mut self) -> RedisResult<()> {
         self.servers.clear();
         let mut last = failure("no server of the Cluster was given");

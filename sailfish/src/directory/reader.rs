@@ -1,4 +1,4 @@
-//! Reads what rooms said, for operators: their owners read a stream only when a member asks.
+//! Reads rooms' messages for operators: owners read a stream only when a member asks.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -26,18 +26,18 @@ pub struct Reader {
 #[derive(Default)]
 struct Waiting {
     last: u64,
-    /// By number.
+    /// Questions by number.
     questions: BTreeMap<u64, (AppId, RoomId, oneshot::Sender<Vec<Message>>)>,
 }
 
 impl Reader {
-    /// The directory has started; an answer may take `patience`.
+    /// Call this when the directory has started; an answer may take `patience`.
     pub fn start(&self, writer: Writer, patience: Duration) {
         let _ = self.writer.set((writer, patience)); // it is set once
     }
 
-    /// The messages that the stream of a room has, in their order; `None` if the directory does not answer in
-    /// time, or too many questions wait.
+    /// The messages in the stream of a room, in order; `None` if the directory does not answer in time, or
+    /// too many questions wait.
     pub async fn messages(&self, app: AppId, room: RoomId) -> Option<Vec<Message>> {
         let (writer, patience) = self.writer.get()?;
         let (answer, answered) = oneshot::channel();
@@ -56,7 +56,7 @@ impl Reader {
         tokio::time::timeout(*patience, answered).await.ok()?.ok()
     }
 
-    /// Answers all who wait for this stream.
+    /// Answers all questions about this stream.
     pub fn answer(&self, stream: Stream) {
         let Stream { app, room, entries } = stream;
         let mut waiting = self.waiting();
@@ -74,7 +74,7 @@ impl Reader {
         let messages: Vec<Message> = entries.into_iter().filter_map(messages).collect();
         for number in numbers {
             if let Some((.., answer)) = waiting.questions.remove(&number) {
-                let _ = answer.send(messages.clone()); // who asked may have gone
+                let _ = answer.send(messages.clone()); // the asker may have gone
             }
         }
     }
@@ -84,7 +84,7 @@ impl Reader {
     }
 }
 
-/// A question that waits. Its place is free when it is answered, or nobody waits any more.
+/// A question that waits. Its place is free once it is answered or dropped.
 struct Question<'a> {
     reader: &'a Reader,
     number: u64,

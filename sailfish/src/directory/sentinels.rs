@@ -1,4 +1,4 @@
-//! Who is the master of the directory's Redis, as its Sentinels say.
+//! The master of the directory's Redis, as its sentinels report it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ impl Sentinels {
         Self(urls)
     }
 
-    /// Those that the sentinels name, the one of the latest failover first. Each sentinel is waited for so
-    /// long; one that does not answer, or knows no such name, is passed over.
+    /// The servers that the sentinels name, that of the latest failover first. Each sentinel has `timeout` to
+    /// answer; one that does not, or knows no such name, is skipped.
     pub fn ask(&self, roots: &Roots, timeout: Duration) -> Vec<(String, u16)> {
         let told =
             self.0.servers.iter().filter_map(|server| self.told_by(server, roots, timeout).ok().flatten());

@@ -35,7 +35,7 @@ const RESYNC_EVERY: Duration = Duration::from_secs(10);
 /// How often trouble is logged at most; each line has the totals.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// All that the thread knows.
+/// The state of the thread.
 pub struct Sidecar<N> {
     shared: Arc<Shared>,
     news: N,
@@ -55,17 +55,17 @@ pub struct Sidecar<N> {
     leases: Leases,
     /// When the own lease was last renewed.
     renewed_at: Option<Instant>,
-    /// What was last told of the routers.
+    /// The last list of routers that was reported.
     routers: Option<Vec<RouterAddress>>,
     /// The runs of Redis that are known to hold the data; none before the first connect.
     run_ids: BTreeSet<String>,
-    /// Redis lacks what it had, and nobody was told yet.
+    /// Redis lacks data that it had, and this was not reported yet.
     data_lost: bool,
-    /// Some of the batch may have been carried over before.
+    /// Some of the batch may have been written before.
     is_again: bool,
-    /// Taken from the queue and not yet answered. Repeating it is safe: stamps make it come out the same.
+    /// Taken from the queue and not yet answered. Repeating it is safe: stamps make the result the same.
     batch: Vec<Record>,
-    /// Smaller than [`BATCH_MAX`] while Redis is too slow for that within the time-out.
+    /// Smaller than [`BATCH_MAX`] while Redis is too slow for that within the timeout.
     batch_max: usize,
     tick_at: Instant,
     resync_from: Instant,
@@ -128,7 +128,7 @@ impl<N: Fn(News)> Sidecar<N> {
         self.farewell();
     }
 
-    /// One step: connect, keep the leases, carry a batch over, or wait for one of them.
+    /// One step: connect, keep the leases, write a batch, or wait for one of these.
     fn turn(&mut self) -> RedisResult<()> {
         let now = Instant::now();
         let Some(link) = &self.link else {
@@ -200,7 +200,7 @@ impl<N: Fn(News)> Sidecar<N> {
             let lease = Duration::from_millis(self.lease_ms.into());
             let pause = now.saturating_duration_since(renewed_at);
             if held.is_none() || pause > lease * (RENEWALS - 1) / RENEWALS {
-                // The others need as long as this node to come back, and have their lease for it.
+                // The other nodes need as long as this node to come back, and have their leases for it.
                 self.leases.be_lenient(now + BACK_OFF_MAX + lease);
             }
         }
@@ -224,9 +224,9 @@ impl<N: Fn(News)> Sidecar<N> {
         }
     }
 
-    /// Reads the leases of all nodes, tells of the routers when they have changed, and takes the long gone
-    /// off the list. `listed` may lack some that are known: when Redis lost its data, until they have put
-    /// themselves on the list again.
+    /// Reads the leases of all nodes, reports the routers if they have changed, and takes nodes that have
+    /// been gone for long off the list. `listed` may lack known nodes: when Redis lost its data, until they
+    /// have put themselves on the list again.
     fn discover(&mut self, mut listed: BTreeSet<u16>) -> RedisResult<()> {
         listed.extend(self.leases.ids());
         self.shared.stats.leases.add(listed.len() as u64);
@@ -256,7 +256,7 @@ impl<N: Fn(News)> Sidecar<N> {
         Ok(())
     }
 
-    /// Asks for what the queue dropped, once it has room again.
+    /// Asks for records that the queue dropped, once it has room again.
     fn ask_for_lost_records(&mut self, now: Instant) {
         let queue = &self.shared.stats.queue;
         let has_room = queue.len() < queue.capacity() / 2;
@@ -280,7 +280,7 @@ impl<N: Fn(News)> Sidecar<N> {
         }
     }
 
-    /// Carries records over, and forgets them when that has worked.
+    /// Writes records to Redis, and forgets them when that has worked.
     fn carry(&mut self) -> RedisResult<()> {
         let batch = mem::take(&mut self.batch);
         let count = batch.len().min(self.batch_max);
@@ -303,8 +303,8 @@ impl<N: Fn(News)> Sidecar<N> {
         let mut replies = self.send(&split, self.by_text)?;
         self.by_text &= split.writes.is_empty();
         if replies.iter().any(|reply| reply.as_ref().is_err_and(|error| error.code() == Some("NOSCRIPT"))) {
-            // A server of a Cluster that the first batch did not reach, or one that was told to forget its
-            // scripts. All records go again, so that look-ups still see the writes before them.
+            // A server of a Cluster that the first batch did not reach, or one that lost its scripts. All
+            // records go again, so that look-ups still see the writes before them.
             replies = self.send(&split, true)?;
             self.is_again = true;
         }
@@ -317,8 +317,7 @@ impl<N: Fn(News)> Sidecar<N> {
         }
         let mut told = BTreeSet::new();
         for (&(to, app, room, entry), reply) in split.kept.iter().zip(kept) {
-            // One that is not newer than what is there comes from an owner that another has followed, or
-            // again.
+            // An entry that is not newer than the stream comes from an earlier owner, or is a repeat.
             if !streams::is_stale(&reply) {
                 self.accept::<Value>(reply)?;
             } else if entry.goes_on() && !self.is_again && told.insert((to, app, room)) {
@@ -344,7 +343,7 @@ impl<N: Fn(News)> Sidecar<N> {
         commands.extend(lookups.iter().map(|&(_, app, user)| self.keys.read_user(app, user)));
         commands.extend(kept.iter().map(|&(_, app, room, entry)| self.streams.add(app, room, entry)));
         commands.extend(reads.iter().map(|&(_, app, room)| self.streams.read(app, room)));
-        // A room that says something more has its time from then on.
+        // A room's time begins again with each of its messages.
         let rooms: BTreeSet<(AppId, RoomId)> = kept.iter().map(|&(_, app, room, _)| (app, room)).collect();
         commands.extend(rooms.iter().map(|&(app, room)| self.streams.expire(app, room)));
         stats.streams.add((kept.len() + reads.len() + rooms.len()) as u64);
@@ -374,8 +373,8 @@ impl<N: Fn(News)> Sidecar<N> {
         Ok(())
     }
 
-    /// The value of a reply; `None` when this one command was refused, which repeating would not change. What
-    /// the server refuses for its own state, such as while it loads its data, fails the batch, and it is
+    /// The value of a reply; `None` if only this command was refused, which repeating would not change. If
+    /// the server refuses because of its own state, such as while it loads its data, the batch fails and is
     /// tried again.
     fn accept<T: FromRedisValue>(&mut self, reply: Reply) -> RedisResult<Option<T>> {
         match parse(reply) {
@@ -389,7 +388,7 @@ impl<N: Fn(News)> Sidecar<N> {
         }
     }
 
-    /// Drops the connection; it is made anew after a while.
+    /// Drops the connection; a new one follows after a while.
     fn fail(&mut self, error: &RedisError) {
         self.link = None;
         self.shared.stats.connected.set(0);
@@ -398,7 +397,7 @@ impl<N: Fn(News)> Sidecar<N> {
         self.troubled |= self.complain(&format!("Redis does not answer: {error}"));
     }
 
-    /// Returns whether it was logged.
+    /// Logs trouble, if that is due. Returns whether it did.
     fn complain(&mut self, what: &str) -> bool {
         let now = Instant::now();
         if now < self.log_from {
@@ -411,7 +410,7 @@ impl<N: Fn(News)> Sidecar<N> {
         true
     }
 
-    /// Carries over what is queued and gives the lease back, as far as Redis answers in time.
+    /// Writes queued records and gives the lease back, as far as Redis answers in time.
     fn farewell(mut self) {
         let deadline = Instant::now() + self.timeout;
         while self.link.is_some() && Instant::now() < deadline {
@@ -440,12 +439,12 @@ impl<N: Fn(News)> Sidecar<N> {
 /// From, app and user of a [`Record::LookUp`].
 type LookUp = (ShardId, AppId, UserId);
 
-/// A batch by what is done with it.
+/// A batch, split by kind of command.
 struct Split<'a> {
-    /// One for each device: that of the highest stamp, the last of them.
+    /// One for each device: the last one with the highest stamp.
     writes: Vec<&'a Record>,
     lookups: Vec<LookUp>,
-    /// Entries of streams, in their order, by who writes them.
+    /// Entries of streams, in order, each with its writer.
     kept: Vec<(ShardId, AppId, RoomId, &'a Entry)>,
     reads: Vec<(ShardId, AppId, RoomId)>,
 }
@@ -508,7 +507,7 @@ impl Retry {
     }
 }
 
-/// Whether it is about the one command.
+/// Whether the error concerns only the one command.
 fn is_final(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType)
         || matches!(error.code(), Some("ERR" | "WRONGTYPE" | "NOPERM"))

@@ -1,7 +1,7 @@
-//! What rooms say, in a Redis stream for each room. OPERATIONS.md draws the layout.
+//! Rooms' messages, in a Redis stream for each room. OPERATIONS.md draws the layout.
 //!
-//! An entry's id is made of the room's sequence, so Redis itself refuses what comes late from an owner that
-//! another has followed, and what comes twice.
+//! An entry's id is made of the room's sequence, so Redis itself refuses late entries of an earlier owner,
+//! and repeats.
 
 use redis::{FromRedisValue, Value, cmd};
 use wire::client::Message;
@@ -11,7 +11,7 @@ use wire::{AppId, BizCode, ClientMsgId, MessageId, RoomId, UserId};
 use super::StreamBounds;
 use super::link::{Command, Reply};
 
-/// Marks beside the messages of a room.
+/// Entries in a stream beside a room's messages.
 const MARKS: u32 = 64;
 /// Marks by the names of their fields.
 const GAP: &str = "gap";
@@ -78,13 +78,13 @@ impl Streams {
     }
 }
 
-/// Whether Redis has something newer in that stream.
+/// Whether the stream has a newer entry.
 pub fn is_stale(reply: &Reply) -> bool {
     let is_smaller = |detail: &str| detail.contains("equal or smaller");
     reply.as_ref().is_err_and(|error| error.detail().is_some_and(is_smaller))
 }
 
-/// The answer to [`Streams::read`] in the order of the room; without what no node of ours wrote.
+/// The entries that [`Streams::read`] returns, in the room's order, without those of other programs.
 pub fn entries(app: AppId, room: RoomId, value: &Value) -> Vec<Entry> {
     let Value::Array(entries) = value else { return Vec::new() };
     let parse = |value: &Value| {

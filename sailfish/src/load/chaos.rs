@@ -15,13 +15,13 @@ use crate::cli::tell;
 const COMMAND_TIME: Duration = Duration::from_secs(60);
 /// How long every client must be ready after a restart before the next one.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
-/// How long that is waited for.
+/// How long the restart waits for them.
 const RETURN_TIME: Duration = Duration::from_secs(120);
 
 /// A command and when it is due.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Strike {
-    /// After the first operation is due.
+    /// How long after the first operation it is due.
     at: Duration,
     command: String,
 }
@@ -43,7 +43,7 @@ impl Strike {
 
 /// Commands that run, and those that failed.
 struct Shells {
-    /// Their times are told from here.
+    /// Times are reported relative to this.
     start: Instant,
     running: Vec<Shell>,
     failures: Vec<String>,
@@ -64,7 +64,7 @@ impl Shells {
         }
     }
 
-    /// Notes what has ended.
+    /// Notes the commands that have ended.
     fn look(&mut self, now: Instant) {
         for mut shell in std::mem::take(&mut self.running) {
             match shell.child.try_wait() {
@@ -106,26 +106,26 @@ fn spawn(command: &str) -> io::Result<Child> {
     Command::new("sh").args(["-c", command]).stdin(Stdio::null()).stdout(stderr).spawn()
 }
 
-/// All that is done to the gateways during a run.
+/// All faults of the gateways during a run.
 pub(super) struct Chaos {
     start: Instant,
-    /// Those to come, the last one first.
+    /// Commands to come, the last one first.
     strikes: Vec<Strike>,
     rolling: Option<Rolling>,
     shells: Shells,
 }
 
-/// What a rolling restart waits for.
+/// The state of a rolling restart.
 struct Rolling {
-    /// Those to come, the last one first.
+    /// Commands to come, the last one first.
     commands: Vec<String>,
     /// The end of the last command, or the beginning of the load.
     since: Instant,
-    /// A command runs.
+    /// Whether a command runs.
     is_running: bool,
     /// How long everybody must be ready before the next one.
     stay: Duration,
-    /// Since when everybody has been.
+    /// Since when everybody has been ready.
     ready_since: Option<Instant>,
     clients: u32,
     is_over: bool,
@@ -167,7 +167,7 @@ impl Chaos {
         rolling.look(now, progress, &mut self.shells)
     }
 
-    /// Waits for the commands that still run; what failed, a line each.
+    /// Waits for the commands that still run. Returns the failures, a line each.
     pub(super) fn end(mut self, now: impl Fn() -> Instant) -> Vec<String> {
         let until = now() + COMMAND_TIME;
         while !self.shells.running.is_empty() && now() < until {
@@ -184,8 +184,8 @@ impl Chaos {
 }
 
 impl Rolling {
-    /// Goes on to the next command once the last one has ended and everybody has been back for a while; true
-    /// once, at the end.
+    /// Goes on to the next command once the last one has ended and everybody has been back for a while.
+    /// Returns true once, at the end.
     fn look(&mut self, now: Instant, progress: Progress, shells: &mut Shells) -> bool {
         if self.is_over || !shells.running.is_empty() {
             return false;

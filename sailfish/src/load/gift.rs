@@ -1,4 +1,4 @@
-//! What a run of gifts needs of the backend: coins and a gift before it, and the books after it.
+//! The backend's part in a run of gifts: coins and a gift before it, and the ledger after it.
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ const GRANTS_MAX: usize = 500;
 /// The backend of a run.
 pub(super) struct Backend(pub(super) Client);
 
-/// What a run needs in the backend.
+/// What a run uses in the backend.
 pub(super) struct Stage {
     pub(super) gift: i64,
     pub(super) first_room: i64,
@@ -78,7 +78,7 @@ impl Backend {
         Ok(rooms)
     }
 
-    /// The books as they are.
+    /// The present sums of the ledger.
     pub(super) fn books(&self) -> anyhow::Result<Books> {
         Ok(serde_json::from_value(self.0.ask_internal(Method::Get, "/internal/audit")?)?)
     }
@@ -101,8 +101,8 @@ impl Books {
         ]
     }
 
-    /// What is wrong with the books after a run in which that many gifts were answered, and of them that many
-    /// refused: a line each.
+    /// The faults in the ledger after a run in which `answered` gifts were answered, `refused` of them with a
+    /// refusal: a line each.
     pub(super) fn faults(&self, before: &Books, answered: u64, refused: u64) -> Vec<String> {
         let mut faults = Vec::new();
         if self.ledger != self.balances || self.differing != 0 {

@@ -20,12 +20,12 @@ use super::stopped::Stopped;
 use super::worker::Order;
 use crate::secret::Secret;
 
-/// From the order to start until operation 0: every process has heard it by then.
+/// The time from the start order to operation 0: every process has read the order by then.
 const HEAD_START: Duration = Duration::from_millis(300);
-/// How long to wait for a word before looking at the clock again.
+/// How long to wait for a message before looking at the clock again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What a backend's books say after a run, a line each.
+/// The result of checking a backend's ledger after a run, a line each.
 #[derive(Default)]
 pub(super) struct Audit {
     /// The sums that were compared.
@@ -34,7 +34,7 @@ pub(super) struct Audit {
     pub(super) faults: Vec<String>,
 }
 
-/// Runs the load; whether it passed is the exit code. `books` looks at the backend's books after the run.
+/// Runs the load. The exit code says whether it passed. `books` checks the backend's ledger after the run.
 pub(super) fn run(
     settings: &Settings,
     secret: &Secret,
@@ -67,7 +67,7 @@ pub(super) fn run(
         commands => Chaos::rolling(from, commands, settings.stay, conductor.connections),
     };
     let mut rooms = Vec::new();
-    // With nobody there the rest would be a wait for nothing.
+    // Without ready clients, the rest would be waiting for nothing.
     if conductor.sum().ready > 0 {
         conductor.tell(&Mail::Start { at_ns: start.unix_nanos() })?;
         let words = conductor.wait(
@@ -179,12 +179,12 @@ fn report(
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Before the run: a report that cannot be written should not take one.
+/// Called before the run, so that no run is lost because its report cannot be written.
 fn create(path: &Path) -> anyhow::Result<File> {
     File::create(path).with_context(|| format!("--json {}", path.display()))
 }
 
-/// What all processes said of their rooms.
+/// The rooms that all processes reported.
 fn room_ends(words: Vec<Word>) -> Vec<RoomEnd> {
     let ends = words.into_iter().map(|word| match word {
         Word::Sent { rooms } => rooms,
@@ -193,7 +193,7 @@ fn room_ends(words: Vec<Word>) -> Vec<RoomEnd> {
     ends.flatten().collect()
 }
 
-/// The processor time of some processes at both ends of the measured time.
+/// The CPU time of the server's processes at both ends of the measured time.
 struct Window {
     from: Instant,
     /// `None` until the end is known.
@@ -218,7 +218,7 @@ impl Window {
         Ok(())
     }
 
-    /// The end has come: when it is.
+    /// Notes that the end has come. Returns its time.
     fn stop(&mut self, now: Instant) -> Instant {
         *self.until.insert(now + HEAD_START)
     }
@@ -228,14 +228,14 @@ impl Window {
     }
 }
 
-/// What the bar shows.
+/// What the progress bar shows.
 enum Stage {
     Connecting,
     Running { start: Instant, until: Option<Instant> },
     Draining,
 }
 
-/// The load processes, and the word with them.
+/// The load processes, and the messages with them.
 struct Conductor {
     clock: Clock,
     children: Vec<Child>,
@@ -294,7 +294,7 @@ impl Conductor {
         self.inputs.push(input);
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                // What is no word is an error's text on the wrong stream: the end will tell.
+                // A line that is no message is an error's text on the wrong stream: the exit code will tell.
                 let Ok(word) = serde_json::from_str(&line) else { continue };
                 let is_last = matches!(word, Word::Done(_));
                 if speaker.send((number, Some(word))).is_err() || is_last {
@@ -310,8 +310,8 @@ impl Conductor {
         self.inputs.iter_mut().try_for_each(|input| say(input, mail))
     }
 
-    /// Waits until every process has said what is `wanted`. Meanwhile `look` sees the time and how far all
-    /// are, and may have something to tell them.
+    /// Waits until every process has reported `wanted`. Meanwhile `look` gets the time and the progress of
+    /// all, and may send them something.
     fn wait(
         &mut self,
         stage: Stage,
@@ -357,7 +357,7 @@ impl Conductor {
         self.bar = ProgressBar::new(length).with_style(style);
     }
 
-    /// How far all are together.
+    /// The progress of all together.
     fn sum(&self) -> Progress {
         self.progress.iter().fold(Progress::default(), |sum, one| Progress {
             ready: sum.ready + one.ready,
@@ -384,7 +384,7 @@ impl Conductor {
         }
     }
 
-    /// Everything is said: the processes end with their stdin.
+    /// Ends the processes, which end with their stdin.
     fn end(mut self) {
         self.inputs.clear();
         for mut child in std::mem::take(&mut self.children) {

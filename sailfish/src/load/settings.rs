@@ -1,4 +1,4 @@
-//! From the command line to the plan of each process: every limit is looked at before the first connection.
+//! From the command line to the plan of each process: every limit is checked before the first connection.
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -16,34 +16,34 @@ use super::{Encoding, LoadArgs};
 use crate::cli::TrustArgs;
 use crate::files::{Files, Reserved};
 
-/// What a load process may hold beside its clients: connections that end while others take their places.
+/// Connections beside a load process's clients: some end while others take their places.
 pub(super) const SURPLUS_CONNECTIONS: u32 = 16;
 /// Connections from one source address on loopback: well under the server's cap per address.
 const CONNECTIONS_PER_ADDRESS: u32 = 1000;
-/// Processes that are started without being asked for by number: more do not fit a machine by accident.
+/// The most processes that are started without an explicit number.
 const PROCESSES_MAX: u32 = 256;
-/// Tickets of TLS that a load process keeps for each host: every client of it may come again at once.
+/// TLS tickets that a load process keeps for each host: all its clients may reconnect at once.
 const TICKETS_MAX: usize = 1 << 17;
-/// Gateways past this are no cluster.
+/// The most gateways.
 const TARGETS_MAX: usize = 1000;
-/// Rates past this are no rates.
+/// The highest rate.
 const RATE_MAX: f64 = 1e8;
-/// Times past this are no times, in s.
+/// The longest time, in s.
 const SECONDS_MAX: f64 = 1e6;
 
 /// How long to wait at the end, in s, unless the command line says it.
 const DRAIN_SECONDS: f64 = 15.0;
 
-/// A run, as it will be.
+/// The settings of a run.
 pub(super) struct Settings {
-    /// What the command line calls it. A rolling restart is a storm whose clients chat.
+    /// The scenario of the command line. A rolling restart is a storm whose clients chat.
     pub(super) scenario: Scenario,
     /// The part of each process.
     pub(super) plans: Vec<Plan>,
     /// Readers that will be stopped: their first client, and the addresses they come from.
     pub(super) stopped: u32,
     pub(super) stopped_sources: Option<Sources>,
-    /// How connections to each target are made.
+    /// The layers of connections to each target.
     pub(super) addresses: Vec<Address>,
     pub(super) trust: TrustArgs,
     /// Whether a client that comes back has a shorter TLS handshake.
@@ -60,12 +60,12 @@ pub(super) struct Settings {
     pub(super) restarts: Vec<String>,
     /// The load before the first of them.
     pub(super) stay: Duration,
-    /// What a reader should know before it starts.
+    /// Remarks for the reader before the start.
     pub(super) remarks: Vec<String>,
 }
 
 impl Settings {
-    /// Checks and completes what the command line says.
+    /// Checks and completes the command line.
     pub(super) fn new(args: &LoadArgs) -> anyhow::Result<Self> {
         let scenario = Scenario::from(args.scenario);
         let addresses = args.target.iter().map(|target| parse(target)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -169,7 +169,7 @@ impl Settings {
         })
     }
 
-    /// Whether faults are made on purpose.
+    /// Whether the run causes faults on purpose.
     pub(super) fn makes_faults(&self) -> bool {
         !self.strikes.is_empty() || !self.restarts.is_empty()
     }
@@ -313,14 +313,14 @@ fn split(whole: &Plan, shares: &[u32]) -> (Vec<Plan>, Option<Sources>) {
     (plans, sources)
 }
 
-/// Where connections to loopback come from: a stretch of 127.0.0.0/8 for each run, so that two runs at once
-/// do not share the server's cap of connections per address.
+/// The source addresses of connections to loopback: a part of 127.0.0.0/8 for each run, so that two runs at
+/// once do not share the server's limit of connections per address.
 fn first_source(targets: &[SocketAddr], run: u32) -> Option<Sources> {
     let first = Ipv4Addr::new(127, 1 + (run % 200) as u8, 0, 1);
     targets.iter().all(is_ipv4_loopback).then_some(Sources { first, per_address: CONNECTIONS_PER_ADDRESS })
 }
 
-/// Past loopback there is one source address, and one port for each connection to one target.
+/// Outside of loopback there is one source address, and one port for each connection to one target.
 fn check_ports(targets: &[SocketAddr], connections: u32) -> anyhow::Result<()> {
     if targets.iter().all(is_ipv4_loopback) {
         return Ok(());
@@ -346,7 +346,7 @@ fn parse(target: &str) -> anyhow::Result<Address> {
     Address::parse(target, None).map_err(anyhow::Error::msg).context("--target")
 }
 
-/// TLS and WebSocket are looked at before the first connection, too.
+/// TLS and WebSocket are checked before the first connection, too.
 fn check_layers(args: &LoadArgs, addresses: &[Address]) -> anyhow::Result<()> {
     let has_layers = |address: &&Address| address.tls || address.websocket.is_some();
     ensure!(

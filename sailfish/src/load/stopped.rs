@@ -45,7 +45,7 @@ impl Stopped {
         Ok(Self { readers: readers.collect::<anyhow::Result<_>>()? })
     }
 
-    /// What became of them: how many were closed, by the notice that said why.
+    /// How they ended: how many were closed, by the notice that gave the reason.
     pub(super) fn end(self) -> BTreeMap<String, u64> {
         let mut ends = BTreeMap::new();
         for (stream, deframer) in self.readers {
@@ -89,7 +89,7 @@ fn join(
     Ok((stream, deframer))
 }
 
-/// Reads until the frame that is waited for.
+/// Reads until the wanted frame.
 fn wait(
     stream: &mut TcpStream,
     deframer: &mut Deframer,
@@ -118,7 +118,7 @@ fn broken(error: wire::client::DecodeError) -> anyhow::Error {
     anyhow::anyhow!("the server sent a broken frame: {error:?}")
 }
 
-/// Reads what is left: the last notice, or how the connection stands.
+/// Reads what is left: the last notice, or the state of the connection.
 fn end_of(mut stream: TcpStream, mut deframer: Deframer) -> String {
     let mut buffer = vec![0; 64 * 1024];
     let mut notice = None;

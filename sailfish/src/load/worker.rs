@@ -23,14 +23,14 @@ use crate::token;
 const SHARD: ShardId = ShardId::new(0, 0);
 /// How long a token of the load is good.
 const TOKEN_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How often the engine is looked at while nothing is said.
+/// How often the engine is checked while there are no reports.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The first line on stdin.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) plan: Plan,
-    /// What tokens are signed with.
+    /// The secret that signs tokens.
     pub(super) secret: Vec<u8>,
     /// The clock of the whole run.
     pub(super) clock_offset_ns: u64,
@@ -83,18 +83,18 @@ fn start(order: Order) -> anyhow::Result<Running<Mail, Word>> {
     Ok(engine::start(kind, options, vec![(SHARD, build)])?)
 }
 
-/// Hands what comes on stdin to the fleet. When stdin ends, so does whoever started this, and this.
+/// Passes messages from stdin to the fleet. When stdin ends, its parent has ended, and so does this process.
 fn listen(remote: &Remote<Mail>) {
     for line in io::stdin().lines().map_while(Result::ok) {
         if let Ok(mail) = serde_json::from_str(&line) {
-            // A fleet gets a handful; one that stopped is noticed by who speaks.
+            // A fleet gets a handful of messages; `speak` notices if it has stopped.
             let _ = remote.send(SHARD, mail);
         }
     }
     std::process::exit(1);
 }
 
-/// Writes what the fleet says to stdout, up to its last word.
+/// Writes the fleet's reports to stdout, up to the last one.
 fn speak(running: &Running<Mail, Word>) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     loop {

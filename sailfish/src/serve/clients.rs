@@ -1,4 +1,4 @@
-//! The ports for clients: where they are, which layers their connections have, and what TLS shows on them.
+//! The ports for clients: their addresses, the layers of their connections, and the certificates of TLS.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,7 @@ impl ClientPort {
         Self { address, ..self }
     }
 
-    /// What a gateway knows of it.
+    /// The layers of its connections, for a gateway.
     pub fn layers(self, tls: Option<&TlsServer>) -> Port {
         Port { tls: tls.filter(|_| self.is_tls).cloned(), websocket: self.is_websocket }
     }
@@ -51,7 +51,7 @@ pub fn ports(role: Role, config: &Config) -> Vec<ClientPort> {
     all.into_iter().flatten().collect()
 }
 
-/// The keys and certificates of a node, if a port wants any.
+/// The keys and certificates of a node, if a port needs them.
 pub fn tls(role: Role, config: &Config) -> Result<Option<TlsServer>, ConfigError> {
     let is_wanted = ports(role, config).iter().any(|port| port.is_tls)
         || config.node.admin_tls

@@ -15,10 +15,10 @@ use crate::role::Role;
 use crate::secret::Secret;
 use crate::shell::{program, quoted};
 
-/// What runs. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`; a
-/// router or a bridge has `links=..` for clients.
+/// The running node. The first line is for programs: `ready clients=.. admin=.. engine=.. shards=.. node=..`;
+/// a router or a bridge has `links=..` instead of `clients=..`.
 pub struct Summary {
-    /// What it does.
+    /// Its role.
     pub role: Role,
     /// The own number.
     pub node: u16,
@@ -36,9 +36,9 @@ pub struct Summary {
     pub shards: usize,
     /// Where the backend within serves its API.
     pub backend: Option<SocketAddr>,
-    /// What the process may open.
+    /// The limit of open files.
     pub files: Files,
-    /// Of one shard.
+    /// The capacity of one shard.
     pub capacity: Capacity,
     /// Connections of one shard, if there were files enough.
     pub connections_max_configured: u32,
@@ -137,13 +137,13 @@ impl fmt::Display for Summary {
 /// The last line.
 pub const END: &str = "Ctrl-C ends it: clients are told, and what is under way is finished.\n";
 
-/// How to go on: commands that work as they stand, from any directory.
+/// What to do next: commands that work unchanged, from any directory.
 pub struct Hint {
     program: String,
     /// Flags by which the commands find the same secret.
     config: String,
     target: SocketAddr,
-    /// The secret came from where the commands cannot look.
+    /// Whether the secret has a source that the commands cannot read.
     note: bool,
 }
 

@@ -24,9 +24,9 @@ use crate::keys;
 use crate::role::Role;
 use crate::signals::{Signals, Wish};
 
-/// How often the threads of shards and bridge are looked after.
+/// How often the threads of shards and bridge are checked.
 const WATCH: Duration = Duration::from_millis(250);
-/// How often a bridge that is to end is looked after.
+/// How often a bridge that must end is checked.
 const BRIDGE_WATCH: Duration = Duration::from_millis(10);
 /// How long the shards may take to close everything and end.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -64,7 +64,7 @@ pub fn until_stopped(
         tokio::spawn(watch::clients(serving.shards.clone()));
         tokio::spawn(keys::follow(serving.keys.clone(), serving.shards.clone()));
         if serving.shards.role() == Role::Up {
-            admin::owners_known(&serving.shards).await; // "ready" is said when a push finds its user
+            admin::owners_known(&serving.shards).await; // print "ready" when a push finds its user
         }
         let ended = control(&mut serving, config, &mut signals, reread, announce).await;
         serving.shards.order(|| Control::Stop).await;
@@ -130,8 +130,8 @@ async fn control(
                     error!("a shard ended unexpectedly; the node stops");
                     return Ok(()); // joining tells why
                 }
-                // Its shards would keep their events for a bridge that takes none. What is linked finds
-                // another one.
+                // Its shards would keep their events for a bridge that takes none. Linked shards find another
+                // one.
                 anyhow::ensure!(
                     serving.bridge.as_ref().is_none_or(Bridging::is_alive),
                     "the bridge ended unexpectedly; the log says why"
@@ -143,12 +143,11 @@ async fn control(
     Ok(())
 }
 
-/// Ends the parts of a node in the order in which work passes through them, so that none leaves anything to
-/// one that has ended: clients and links, the bridge, the backend, and then the shards and the admin port,
-/// through which they speak. What a second signal or a deadline leaves is ended by the caller, without
-/// waiting.
+/// Ends the parts of a node in the order in which work passes through them, so that none leaves work to one
+/// that has ended: clients and links, the bridge, the backend, and then the shards and the admin port, which
+/// connect them. After a second signal or a deadline, the caller ends the rest without waiting.
 async fn shut_down(serving: &mut Serving, config: &Config, signals: &mut Signals) {
-    // A bridge node's own bridge comes first: peers that hear that it goes would hand all over again that it
+    // A bridge node's own bridge comes first: peers that see it go would hand over again all events that it
     // has not sent.
     let is_bridge = serving.shards.role() == Role::Bridge;
     if is_bridge && !finish_bridge(serving, config, signals).await {
@@ -166,7 +165,7 @@ async fn shut_down(serving: &mut Serving, config: &Config, signals: &mut Signals
     }
 }
 
-/// Lets the bridge send what it has; false after a second signal.
+/// Lets the bridge send its events; false after a second signal.
 async fn finish_bridge(serving: &mut Serving, config: &Config, signals: &mut Signals) -> bool {
     let Some(bridge) = serving.bridge.take() else { return true };
     serving.shards.set_draining();
@@ -198,7 +197,7 @@ async fn finish_bridge(serving: &mut Serving, config: &Config, signals: &mut Sig
     is_in_time
 }
 
-/// Tells the clients, and gives what is under way its time; false when that was not enough.
+/// Notifies the clients, and gives work under way its time; false if that was not enough.
 async fn drain(serving: &Serving, config: &Config, signals: &mut Signals) -> bool {
     let of_the_cores = u64::from(config.drain.deadline_ms) + u64::from(config.engine.linger_ms);
     let deadline = Duration::from_millis(of_the_cores) + DRAIN_SLACK;
@@ -274,8 +273,8 @@ async fn reload(serving: &Serving, config: &mut Config, read: Result<Config, Con
     *config = kept;
 }
 
-/// The authorities of clients after a reload: whether clients are asked for certificates stays as it is at
-/// the start.
+/// The authorities of clients after a reload. Whether clients are asked for certificates stays as at the
+/// start.
 fn client_ca(before: &Config, new: &Config) -> String {
     let is_same = before.node.client_ca().is_some() == new.node.client_ca().is_some();
     if is_same { new.node.client_ca.clone() } else { before.node.client_ca.clone() }

@@ -1,5 +1,5 @@
-//! What the log tells of a node's links: who came and went, and who was refused; and of connections to the
-//! wrong ports for clients.
+//! What the log reports about a node's links: which came and went, and which were refused; and about
+//! connections to the wrong ports for clients.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use wire::node::link::Refusal;
 use crate::control::Shards;
 use crate::role::Role;
 
-/// How often the links are looked at.
+/// How often the links are checked.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a node may take to find a router, at its start or after it has lost all, before the log says so.
 const ALONE_TIME: Duration = Duration::from_secs(10);
 /// How often refused links or clients are logged at most; each line has the totals.
 const REFUSED_EVERY: Duration = Duration::from_secs(60);
 
-/// Looks at the links of a node for as long as it lives.
+/// Watches the links of a node for as long as it lives.
 pub async fn links(shards: Arc<Shards>) {
     if shards.role() == Role::Up {
         return;
@@ -65,7 +65,7 @@ pub async fn links(shards: Arc<Shards>) {
     }
 }
 
-/// Logs which nodes run twice, as the shards have seen it last.
+/// Logs which nodes run twice, as the shards last saw it.
 fn log_same_numbers(metrics: &[Option<Box<ShardMetrics>>]) {
     let links = metrics.iter().flatten().filter_map(|shard| shard.links.as_ref());
     let seen: BTreeSet<SameNumber> = links.filter_map(|links| links.same_number).collect();
@@ -81,7 +81,7 @@ fn log_same_numbers(metrics: &[Option<Box<ShardMetrics>>]) {
     }
 }
 
-/// Looks at the connections to the ports for clients that are refused before a frame, for as long as the node
+/// Watches connections to the ports for clients that are refused before a frame, for as long as the node
 /// lives.
 pub async fn clients(shards: Arc<Shards>) {
     if shards.role().takes_links() {
@@ -105,7 +105,7 @@ pub async fn clients(shards: Arc<Shards>) {
     }
 }
 
-/// Whether routers are there.
+/// Whether routers are linked.
 struct Alone {
     /// When the next line may say that none is.
     warn_from: Instant,
@@ -117,8 +117,8 @@ impl Alone {
         Self { warn_from: now + ALONE_TIME, is_told: false }
     }
 
-    /// Logs that no router is there, once a minute while that lasts, and that it is over; answers whether it
-    /// did.
+    /// Logs that no router is linked, once a minute while that lasts, and that it is over. Returns whether it
+    /// logged.
     fn look(&mut self, now: Instant, is_alone: bool) -> bool {
         if !is_alone {
             self.warn_from = now + ALONE_TIME;
@@ -148,7 +148,7 @@ struct Linked {
 }
 
 impl Linked {
-    /// Logs what has changed. A shard that does not answer hides nobody: the others have the same links.
+    /// Logs changes. A shard that does not answer hides nothing: the others have the same links.
     fn look(&mut self, of_shards: &[(ShardId, Vec<Peer>)]) {
         let peers = || of_shards.iter().flat_map(|(_, peers)| peers);
         let seen = Self {
@@ -170,7 +170,7 @@ impl Linked {
     }
 }
 
-/// Counts of which the log tells when they have grown, once a minute at most.
+/// Counters that are logged when they have grown, once a minute at most.
 struct Growth<const N: usize> {
     logged: [u64; N],
     /// When the next line may be written.
@@ -182,7 +182,7 @@ impl<const N: usize> Growth<N> {
         Self { logged: [0; N], log_from: None }
     }
 
-    /// What no line has told yet, when a line is due, which is then taken for written.
+    /// The growth that no line has reported yet, if a line is due; it then counts as reported.
     fn look(&mut self, now: Instant, totals: [u64; N]) -> Option<[u64; N]> {
         let mut new = totals;
         new.iter_mut().zip(self.logged).for_each(|(new, logged)| *new = new.saturating_sub(logged));
@@ -202,7 +202,7 @@ fn counts<const N: usize>(names: [&str; N], totals: [u64; N]) -> String {
     counts.join(", ")
 }
 
-/// What to look at for the reasons that have grown, each remedy once.
+/// What to check for the reasons that have grown, each remedy once.
 fn remedies<R: Copy, const N: usize>(
     reasons: &[R; N],
     new: [u64; N],
@@ -214,7 +214,7 @@ fn remedies<R: Copy, const N: usize>(
     remedies.join("; ")
 }
 
-/// What to look at.
+/// What to check.
 const fn remedy(reason: Refusal) -> &'static str {
     match reason {
         Refusal::Secret => "secret: cluster.secret is not the same on both",
@@ -242,7 +242,7 @@ const fn remedy(reason: Refusal) -> &'static str {
     }
 }
 
-/// Whom a port for clients refused before a frame.
+/// Why a port for clients refused a connection before a frame.
 #[derive(Clone, Copy)]
 enum Stranger {
     /// By a layer.
@@ -270,7 +270,7 @@ impl Stranger {
     }
 }
 
-/// What to look at.
+/// What to check.
 fn stranger_remedy(stranger: Stranger) -> &'static str {
     use edge::Refusal::*;
     match stranger {

@@ -65,7 +65,7 @@ impl Column {
         Self::Trend,
         Self::Admin,
     ];
-    /// Those that a narrow terminal drops first come last.
+    /// By importance; a narrow terminal drops the last ones first.
     const BY_WORTH: [Self; Self::COUNT] = [
         Self::Node,
         Self::Role,
@@ -110,17 +110,17 @@ impl Column {
         }
     }
 
-    /// What stands above it.
+    /// Its title.
     pub const fn title(self) -> &'static str {
         self.layout().0
     }
 
-    /// Its width in characters, if its texts need no more.
+    /// Its width in characters, unless its texts need more.
     pub const fn width(self) -> usize {
         self.layout().1
     }
 
-    /// Whether it has words, which stand at its left side.
+    /// Whether it has words, which are aligned to the left.
     pub const fn has_words(self) -> bool {
         matches!(self.layout().2, Unit::None)
     }
@@ -138,7 +138,7 @@ impl Column {
         }
     }
 
-    /// The most worthy columns that fit into so many characters, in their order. `width` is that of each.
+    /// The most important columns that fit into `characters`, in order. `width` gives their widths.
     pub fn fitting(characters: usize, width: impl Fn(Self) -> usize) -> Vec<Self> {
         let mut left = characters + GAP;
         let mut chosen = Vec::new();

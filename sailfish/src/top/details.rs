@@ -1,4 +1,4 @@
-//! What stands below the table: rates over time, latencies, drops and links, of one node or of all.
+//! The details below the table: rates over time, latencies, drops and links, of one node or of all.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::watched::Watched;
 /// The narrowest and the widest graph.
 const GRAPH_MIN: usize = 8;
 const GRAPH_MAX: usize = 40;
-/// What stands beside the three graphs of a line.
+/// The width of the texts beside the three graphs of a line.
 const GRAPH_WORDS: usize = 38;
 
 /// The details of the selected node, or of all that are asked.
@@ -71,8 +71,8 @@ fn graphs(nodes: &[&Watched], width: usize) -> Line {
     line
 }
 
-/// Whether a node's messages are counted among those of all: a message passes a gateway, a router, and maybe
-/// a bridge, and is to be counted once.
+/// Whether a node's messages count in the sum of all: a message passes a gateway, a router, and maybe a
+/// bridge, and must count once.
 fn counts(nodes: &[&Watched], node: &Watched) -> bool {
     let has_clients =
         |node: &Watched| node.last().is_some_and(|last| matches!(last.role, Role::Up | Role::Gateway));

@@ -1,6 +1,6 @@
 //! Keys, as a terminal sends them.
 
-/// A key that means something.
+/// A key that has an effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Key {
     Up,
@@ -13,7 +13,7 @@ pub enum Key {
     Interrupt,
 }
 
-/// The keys in what was read at once. Others, and what follows them in their sequence, are left out.
+/// The keys in one read. Unknown keys, and the rest of their sequences, are left out.
 pub fn keys(bytes: &[u8]) -> Vec<Key> {
     let mut keys = Vec::new();
     let mut rest = bytes;

@@ -1,4 +1,4 @@
-//! What is shown: nodes, and what the user chose.
+//! The state of the screen: nodes, and the user's choices.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::watched::Watched;
 pub struct Model {
     pub nodes: Vec<Watched>,
     pub order: Order,
-    /// Whose details are shown; of all nodes for `None`.
+    /// The node whose details are shown; `None`: all nodes.
     pub selected: Option<Subject>,
     /// How often nodes are asked.
     pub interval: Duration,
@@ -64,7 +64,7 @@ impl Model {
         Next::GoOn
     }
 
-    /// Goes to another row. Above the first one is none, from where both ways lead to the first.
+    /// Selects another row. There is a position above the first one, from which both keys lead to the first.
     fn select(&mut self, rows: &[Row], to: impl Fn(usize) -> Option<usize>) {
         let at = rows.iter().position(|row| Some(row.subject) == self.selected);
         let to = at.map_or(Some(0), to);

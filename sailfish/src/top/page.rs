@@ -60,14 +60,14 @@ impl<'t> Page<'t> {
 pub struct Histogram(Vec<(f64, f64)>);
 
 impl Histogram {
-    /// Adds what another one counts.
+    /// Adds the counts of another one.
     pub fn add(&mut self, other: &Self) {
         for (bound, count) in &other.0 {
             self.add_bucket(*bound, *count);
         }
     }
 
-    /// What was counted since an earlier reading of the same histogram.
+    /// The counts since an earlier reading of the same histogram.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut since = self.clone();
         for (bound, count) in &earlier.0 {
@@ -81,8 +81,8 @@ impl Histogram {
         self.0.last().map_or(0.0, |(_, count)| *count)
     }
 
-    /// The time that this part of the messages did not exceed, in seconds, on a straight line within its
-    /// bucket. Beyond the last finite bound it is that bound. `None` without a message.
+    /// The time that this part of the messages did not exceed, in seconds, interpolated within its bucket.
+    /// Beyond the last finite bound it is that bound. `None` without a message.
     pub fn quantile(&self, part: f64) -> Option<f64> {
         let total = self.count();
         if total <= 0.0 {

@@ -19,14 +19,14 @@ const ANSWER_TIME: Duration = Duration::from_secs(3);
 
 /// How nodes are asked.
 pub struct Asking {
-    /// Of those that are asked by TLS.
+    /// Trusted roots for nodes that are asked by TLS.
     pub roots: Roots,
     /// The secret of the control API.
     pub secret: String,
     pub interval: Duration,
 }
 
-/// Asks the node at `admin`, number `node` of all, until nobody wants the answers any more.
+/// Asks the node at `admin`, which has the number `node`, until the answers are no longer wanted.
 pub fn start(node: usize, admin: String, asking: Arc<Asking>, events: Sender<Event>) {
     std::thread::spawn(move || {
         loop {
@@ -77,7 +77,7 @@ fn message(answer: &http::Answer) -> String {
 /// # Errors
 /// What is wrong with the address: asking again does not help.
 pub fn why(error: anyhow::Error) -> Result<String, ConfigError> {
-    // The address stands beside it, so the last cause says all.
+    // The address is shown beside it, so the last cause is enough.
     let cause = error.root_cause().to_string();
     error.downcast::<ConfigError>().map_or_else(|_| Ok(printable(&cause).into_owned()), Err)
 }

@@ -1,4 +1,4 @@
-//! What a node says of itself at a moment: its metrics, and the nodes that it knows.
+//! A node's report at a moment: its metrics, and the nodes that it knows.
 
 use serde_json::Value;
 
@@ -141,7 +141,7 @@ impl Counter {
         Self::OtherDrops,
         Self::Cpu,
     ];
-    /// What is dropped: nobody gets it, or nobody knows whether anybody did.
+    /// The drops: messages that nobody got, or that perhaps nobody got.
     pub const DROPS: [Self; 4] = [Self::Lossy, Self::LinkOverflows, Self::LinkLosses, Self::OtherDrops];
 
     const fn series(self, role: Role) -> &'static [Series] {
@@ -178,9 +178,9 @@ impl Counter {
 pub enum Stage {
     /// From the arrival to the outcome.
     Outcome,
-    /// From the router's word to the write.
+    /// From the router's mail to the write.
     Write,
-    /// From the router's word to the client's ack.
+    /// From the router's mail to the client's ack.
     Ack,
 }
 
@@ -188,7 +188,7 @@ impl Stage {
     /// All of them, in their order.
     pub const ALL: [Self; 3] = [Self::Outcome, Self::Write, Self::Ack];
 
-    /// What it is called.
+    /// Its name on the screen.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Outcome => "outcome",
@@ -216,17 +216,17 @@ pub struct Link {
     pub queued_bytes: u64,
 }
 
-/// What a node says of another one.
+/// A node's report about another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Known {
     pub node: u16,
     pub role: Option<Role>,
     pub state: KnownState,
-    /// Of a gateway.
+    /// Only for a gateway.
     pub sessions: Option<u64>,
 }
 
-/// How a node is, by the word of another one. The better, the lower.
+/// The state of a node, as another one reports it. A better state is lower.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum KnownState {
     Linked,
@@ -235,11 +235,11 @@ pub enum KnownState {
     Gone,
 }
 
-/// What a node says at a moment.
+/// A node's report at a moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
     pub role: Role,
-    /// Its number, if it told it.
+    /// Its number, if it reported one.
     pub id: Option<u16>,
     pub is_draining: bool,
     gauges: [Option<f64>; Gauge::COUNT],

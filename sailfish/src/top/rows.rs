@@ -1,4 +1,4 @@
-//! The rows of the table: the nodes that are asked, and those that these know of.
+//! The rows of the table: the nodes that are asked, and others that these know.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,13 +13,13 @@ use super::watched::Watched;
 /// Which node a row is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Subject {
-    /// One that is asked, by its place among these.
+    /// A node that is asked, by its index.
     Asked(usize),
     /// Another one, by its number.
     Known(u16),
 }
 
-/// How a node is.
+/// The state of a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum State {
     /// It has not answered yet.
@@ -27,12 +27,12 @@ pub enum State {
     Up,
     Draining,
     Silent,
-    /// By the word of another node.
+    /// As another node reports.
     Known(KnownState),
 }
 
 impl State {
-    /// What it is called.
+    /// Its name on the screen.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Asked => "asked",
@@ -53,7 +53,7 @@ pub struct Row {
     pub role: Option<Role>,
     pub state: State,
     numbers: [Option<f64>; Column::COUNT],
-    /// Of those that are asked.
+    /// Set for a node that is asked.
     admin: String,
     trend: String,
 }
@@ -64,10 +64,10 @@ impl Row {
         self.numbers[column as usize]
     }
 
-    /// What stands in a column.
+    /// The text in a column.
     pub fn text(&self, column: Column) -> String {
         match column {
-            // A node that never answered has no number to be called by.
+            // A node that never answered has no known number.
             Column::Node => self.id.map_or_else(|| self.admin.clone(), |id| id.to_string()),
             Column::Role => self.role.map_or("?", Role::name).into(),
             Column::State => self.state.name().into(),
@@ -131,7 +131,7 @@ impl Row {
     }
 }
 
-/// A row for each node that is asked, and for each other one that these know of.
+/// A row for each node that is asked, and for each other one that these know.
 pub fn rows(nodes: &[Watched], now_unix: Duration) -> Vec<Row> {
     let mut rows: Vec<Row> =
         nodes.iter().enumerate().map(|(at, node)| Row::of_watched(at, node, now_unix)).collect();
@@ -154,7 +154,7 @@ pub fn rows(nodes: &[Watched], now_unix: Duration) -> Vec<Row> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Order {
     pub column: Column,
-    /// Against the order in which a column is first shown: words ascend, numbers descend.
+    /// The reverse of the column's first order: words ascend, numbers descend.
     pub is_reversed: bool,
 }
 

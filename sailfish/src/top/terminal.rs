@@ -1,4 +1,4 @@
-//! The terminal while it shows a screen: keys come one by one, and it is left as it was found.
+//! The terminal while it shows a screen: keys come one by one, and its settings are restored at the end.
 
 use std::io::{self, IsTerminal, Read};
 use std::sync::mpsc::Sender;
@@ -18,14 +18,14 @@ use crate::cli;
 /// The alternate screen without a cursor and without wrapped lines (xterm's control sequences).
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
-/// Of a terminal that does not know its size.
+/// For a terminal that does not know its size.
 const SIZE: Size = Size { columns: 80, lines: 24 };
 /// What shells add to the number of a signal, for the code of a process that it ended.
 const ENDED_BY_SIGNAL: i32 = 128;
 /// How long the screen may take to be left when a signal ends the process.
 const END_TIME: Duration = Duration::from_secs(1);
 
-/// How the terminal was, while it is ours.
+/// The terminal's settings before, while it is ours.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// A terminal that is ours until this is dropped, or the process ends by a signal or a panic.
@@ -117,7 +117,7 @@ fn read_keys(events: &Sender<Event>) {
     let _ = events.send(Event::End(0)); // nobody is there to press `q`
 }
 
-/// Turns signals into events, on a thread of their own.
+/// Turns signals into events, on a thread of its own.
 fn hear_signals(events: &Sender<Event>) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
     let context = runtime.enter();
@@ -143,7 +143,7 @@ fn hear_signals(events: &Sender<Event>) -> io::Result<()> {
                 };
                 let code = ENDED_BY_SIGNAL + end.as_raw_value();
                 let _ = events.send(Event::End(code));
-                // A terminal that takes no text would hold up the end.
+                // A terminal that takes no text would delay the end.
                 std::thread::sleep(END_TIME);
                 let before = BEFORE.try_lock().ok().and_then(|mut before| before.take());
                 before.map(|before| tcsetattr(io::stdin(), OptionalActions::Now, &before));

@@ -12,7 +12,7 @@ use super::units;
 
 /// Lines of the screen without rows and details: title, totals, titles of columns, keys.
 const FIXED_LINES: usize = 4;
-/// Nodes that do not answer and are told of beneath the table.
+/// How many nodes that do not answer get a note below the table.
 const NOTES_MAX: usize = 3;
 const KEYS: &str = "q quit  ←→ sort  r reverse  ↑↓ node  Esc all nodes";
 
@@ -59,7 +59,7 @@ pub fn columns(rows: &[Row], size: Size) -> Vec<Column> {
     Column::fitting(size.columns, |column| width(rows, column))
 }
 
-/// The table without styles, and without what has to be seen over time.
+/// The table without styles, and without columns that need several readings.
 pub fn table(rows: &[Row]) -> String {
     let columns: Vec<Column> = Column::ALL.into_iter().filter(|column| *column != Column::Trend).collect();
     let mut titles = Line::default();
@@ -70,7 +70,7 @@ pub fn table(rows: &[Row]) -> String {
     std::iter::once(titles).chain(lines).map(|line| line.plain() + "\n").collect()
 }
 
-/// What there is to say of nodes that tell less than they should.
+/// Notes on nodes that report less than they should.
 fn notes(model: &Model, moment: Moment) -> Vec<Line> {
     let note = |node: &super::watched::Watched| match (node.silence(), node.remark()) {
         (Some((since, why)), _) => {
@@ -104,7 +104,7 @@ fn every(interval: Duration) -> String {
     format!("{}s", interval.as_secs_f64())
 }
 
-/// What all nodes with clients have together.
+/// The totals of all nodes with clients.
 fn totals(model: &Model, rows: &[Row]) -> Line {
     let has_clients = |row: &&Row| matches!(row.role, Some(Role::Up | Role::Gateway));
     let sum = |column| {
@@ -171,7 +171,7 @@ const fn style_of(state: State) -> Style {
     }
 }
 
-/// A text in its column, with the gap behind it.
+/// A text in its column, with the gap after it.
 fn cell(rows: &[Row], column: Column, text: String) -> String {
     let (width, gap) = (width(rows, column), " ".repeat(GAP));
     if column.has_words() { format!("{text:<width$}{gap}") } else { format!("{text:>width$}{gap}") }

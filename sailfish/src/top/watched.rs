@@ -1,4 +1,4 @@
-//! A node that is asked again and again: its last readings, and what they say together.
+//! A node that is asked again and again: its last readings, and the rates that follow from them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,11 +10,11 @@ const READINGS_MAX: usize = 61;
 /// Over how many readings latencies are summed.
 const LATENCY_READINGS: usize = 10;
 
-/// What a node answers.
+/// A node's answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub reading: Reading,
-    /// What the node did not want to tell, and why.
+    /// What the node refused to report, and why.
     pub remark: Option<String>,
 }
 
@@ -30,12 +30,12 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// One that has not been asked.
+    /// A node that has not been asked.
     pub const fn new(admin: String) -> Self {
         Self { admin, readings: VecDeque::new(), silence: None, remark: None }
     }
 
-    /// Takes what came of asking it at `now`: an answer, or why there is none.
+    /// Takes the result of asking it at `now`: an answer, or why there is none.
     pub fn take(&mut self, now: Duration, outcome: Result<Answer, String>) {
         match outcome {
             Ok(Answer { reading, remark }) => {
@@ -56,12 +56,12 @@ impl Watched {
         }
     }
 
-    /// What it said last, however long ago.
+    /// Its last report, however old.
     pub fn last(&self) -> Option<&Reading> {
         self.readings.back().map(|(_, reading)| reading)
     }
 
-    /// What it said just now.
+    /// Its report of just now.
     pub fn current(&self) -> Option<&Reading> {
         self.last().filter(|_| self.silence.is_none())
     }
@@ -71,7 +71,7 @@ impl Watched {
         self.silence.as_ref().map(|(since, why)| (*since, why.as_str()))
     }
 
-    /// What it did not want to tell.
+    /// What it refused to report.
     pub fn remark(&self) -> Option<&str> {
         self.remark.as_deref().filter(|_| self.silence.is_none())
     }
