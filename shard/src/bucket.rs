@@ -27,8 +27,8 @@ impl Rate {
 }
 
 impl Bucket {
-    /// Takes so many tokens, or all of a full bucket if it never holds as many; false, and nothing changes,
-    /// when they are not there.
+    /// Takes `tokens`, or all of a full bucket if it never holds as many. False, and nothing changes, if
+    /// there are too few.
     pub fn take(&mut self, now: Instant, rate: Rate, tokens: u32) -> bool {
         let full_at = self.full_at.max(now) + (rate.per_token * tokens).min(rate.depth);
         if full_at.since(now) > rate.depth {
@@ -39,16 +39,16 @@ impl Bucket {
     }
 }
 
-/// A bucket that many take from, and that none can keep empty: a taker whose takings exceed four times what
-/// is left gets no more, as in [`Shares`](crate::Shares). What it took comes back to it at the bucket's rate.
+/// A bucket that many take from, and that no taker can keep empty: one that has taken more than four times
+/// what is left gets no more, as in [`Shares`](crate::Shares). Its tokens come back at the bucket's rate.
 #[derive(Debug)]
 pub struct SharedBucket<K> {
     bucket: Bucket,
-    /// Those that took something, and by when all of it has come back.
+    /// Those that took tokens, and by when all of theirs have come back.
     takers: Vec<(K, Instant)>,
 }
 
-/// So many takers are known at once; of more, those that took least are forgotten.
+/// How many takers are known at once; beyond that, those that took least are forgotten.
 const TAKERS_MAX: usize = 32;
 /// How many times what is left a taker may have and still get more.
 const LEFT_PARTS: u32 = 4;
@@ -60,8 +60,8 @@ impl<K> Default for SharedBucket<K> {
 }
 
 impl<K: Copy + Eq> SharedBucket<K> {
-    /// Takes so many tokens as [`Bucket::take`] does; false, and nothing changes, when they are not there, or
-    /// too much of what is gone was taken by the same.
+    /// Takes `tokens` as [`Bucket::take`] does. False, and nothing changes, if there are too few, or if this
+    /// taker took too many of those that are gone.
     pub fn take(&mut self, now: Instant, rate: Rate, taker: K, tokens: u32) -> bool {
         let left = rate.depth.saturating_sub(self.bucket.full_at.since(now));
         let at = self.takers.iter().position(|(known, _)| *known == taker);

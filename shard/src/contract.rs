@@ -8,13 +8,13 @@
 //! 4. wait for completions, mail, or the instant that [`Shard::poll_timeout`] names; but not at all when
 //!    [`Shard::has_more`].
 //!
-//! A core that has bytes for a connection says [`Effect::Transmit`] once; the engine then takes them with
+//! A core that has bytes for a connection sends [`Effect::Transmit`] once; the engine then takes them with
 //! [`Shard::poll_transmit`], as one write. So all that one turn produced for a connection leaves in one send.
 //!
 //! `now` is the time in which the shard ran: it never goes back, and when a shard stood still (its process
 //! was stopped, its machine paused), that time does not count, and `Timeout` waits until nothing is left to
-//! read (for a second at most). So a core judges nobody who could not be heard. What goes by the wall clock,
-//! goes by [`Event::Clocks`].
+//! read (for a second at most). So a core judges no peer whose bytes it could not read. For the wall clock
+//! there is [`Event::Clocks`].
 //!
 //! The life of a [`ConnId`] begins with `Accepted` or `Connected` and ends with exactly one `Closed`,
 //! whichever side ended it. Between the core's [`Effect::Close`] and that `Closed` no `Received` comes any
@@ -38,7 +38,7 @@ pub trait Shard {
     /// Takes in one event. `now` never goes back from call to call.
     fn handle(&mut self, now: Instant, event: Event<'_, Self::Mail>);
 
-    /// The next thing the engine is to do, in order; `None` when there is nothing left in this turn.
+    /// The next effect for the engine, in order; `None` when there is nothing left in this turn.
     fn poll_effect(&mut self, now: Instant) -> Option<Effect<Self::Mail, Self::Report>>;
 
     /// Whether the core left work for the next turn, which the engine then begins without waiting.
@@ -64,7 +64,7 @@ pub trait Shard {
     }
 }
 
-/// What happened, told to a core.
+/// What happened, for a core.
 #[derive(Debug)]
 pub enum Event<'a, M> {
     /// A listener took a connection from `peer`.
@@ -76,7 +76,7 @@ pub enum Event<'a, M> {
         /// Which listener it was, counted from 0 in the order in which the engine was given them.
         listener: u16,
     },
-    /// An [`Effect::Connect`] came through.
+    /// An [`Effect::Connect`] succeeded.
     Connected {
         /// The connection's name from here on.
         conn: ConnId,
@@ -90,7 +90,7 @@ pub enum Event<'a, M> {
         /// Why.
         error: ConnectError,
     },
-    /// Bytes came in, in order, split anyhow. They are gone when `handle` returns.
+    /// Bytes came in, in order, split anywhere. They are gone when `handle` returns.
     Received {
         /// From which connection.
         conn: ConnId,
@@ -117,27 +117,27 @@ pub enum Event<'a, M> {
         /// How it ended.
         reason: CloseReason,
     },
-    /// Another shard, or the control thread, says something.
+    /// Mail of another shard, or of the control thread.
     Mail {
-        /// Who says it.
+        /// Its sender.
         from: ShardId,
-        /// What it says.
+        /// Its contents.
         mail: M,
     },
     /// The instant of [`Shard::poll_timeout`] has come.
     Timeout,
-    /// From here on, other clocks show this. Until it comes for the first time, they show what `now` does.
+    /// What other clocks show from here on. Until this comes for the first time, they show the same as `now`.
     Clocks(Clocks),
     /// Whether mail of some shard of this process waits, from here on, for room in a mailbox. While it does,
     /// no accepted connection is read, on any shard; those that the core opened are. At the start none waits.
     MailWaits(bool),
-    /// Whether a turn leaves bytes of connections unread, because it takes no more or buffers are full; told
-    /// before [`Event::Timeout`]. While it does, what a peer has said may lie in its socket. At the start all
-    /// is read.
+    /// Whether a turn leaves bytes of connections unread, because it takes no more or buffers are full; sent
+    /// before [`Event::Timeout`]. While it does, a peer's bytes may lie in its socket. At the start all is
+    /// read.
     InputWaits(bool),
 }
 
-/// What the engine is to do for a core.
+/// What the engine shall do for a core.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect<M, R> {
     /// There are bytes for `conn`; take them with [`Shard::poll_transmit`]. Ignored while a batch is in
@@ -157,19 +157,19 @@ pub enum Effect<M, R> {
     Connect {
         /// Comes back in `Connected` or `ConnectFailed`.
         token: u64,
-        /// Whom to connect to.
+        /// The address to connect to.
         peer: SocketAddr,
         /// The source address, or any.
         source: Option<IpAddr>,
     },
-    /// Tell another shard something. Order is kept per pair.
+    /// Send mail to another shard. Order is kept per pair.
     Mail {
-        /// Whom.
+        /// The receiver.
         to: ShardId,
-        /// What.
+        /// The mail.
         mail: M,
     },
-    /// Tell the control thread something. Order is kept.
+    /// Send a report to the control thread. Order is kept.
     Report(R),
     /// Close the listener: no `Accepted` comes any more.
     StopAccepting,

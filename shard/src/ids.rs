@@ -8,7 +8,7 @@ use std::fmt;
 pub struct ShardId(u32);
 
 impl ShardId {
-    /// The control thread of the own node: signals, admin port. It is no shard and runs no core.
+    /// The control thread of this node: signals, admin port. It is no shard and runs no core.
     pub const CONTROL: ShardId = ShardId(u32::MAX);
 
     /// The shard `index` of `node`.

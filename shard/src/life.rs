@@ -8,10 +8,10 @@
 //! - Open: it is read and written.
 //! - Flushing: the core has closed it, and may still have bytes to write. What comes in is discarded.
 //! - Draining: all is written, and the FIN is sent; the peer's FIN is awaited.
-//! - Ended: the core is told so, once.
+//! - Ended: the core gets this once.
 //!
-//! An engine says what happened to the socket or what the core wants, and does what the answer says. What it
-//! has to look at itself: a batch in flight delays the flush, and a close that takes too long is made an end.
+//! An engine reports what happened to the socket or what the core wants, and does what the method returns. It
+//! must watch two things itself: a batch in flight delays the flush, and a close that takes too long ends.
 
 use crate::{CloseReason, Linger};
 
@@ -34,7 +34,7 @@ enum Stage {
 // An engine keeps one for each of a million connections.
 const _: () = assert!(size_of::<Life>() == 2);
 
-/// What is to be done when the core closes a connection.
+/// What to do when the core closes a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Closing {
     /// Nothing: it is closing already, or has ended.
@@ -46,7 +46,7 @@ pub enum Closing {
     Reset,
 }
 
-/// What is to be done when the peer's FIN has come.
+/// What to do when the peer's FIN has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Finishing {
     /// Nothing: the core has closed the connection, and what it has to say is still being written.
@@ -63,12 +63,12 @@ impl Life {
         Self { stage: Stage::Connecting, has_finished: false }
     }
 
-    /// The core is about to be told of it.
+    /// Open; the core is about to get it.
     pub const fn open() -> Self {
         Self { stage: Stage::Open, has_finished: false }
     }
 
-    /// The connect came through. False if it was given up before.
+    /// The connect succeeded. Returns false if it was given up before.
     pub fn connected(&mut self) -> bool {
         let was_connecting = self.is_connecting();
         if was_connecting {
@@ -94,8 +94,8 @@ impl Life {
         }
     }
 
-    /// All that the core had to say is written, and the FIN is sent, unless the connection `is_cut`. Whether
-    /// it has ended.
+    /// All output of the core is written, and the FIN is sent, unless the connection `is_cut`. Returns
+    /// whether it has ended.
     pub fn drain(&mut self, is_cut: bool) -> bool {
         assert!(self.is_flushing(), "the FIN follows what is flushed");
         let ends = is_cut || self.has_finished;
@@ -103,7 +103,7 @@ impl Life {
         ends
     }
 
-    /// The peer's FIN has come, and the core may hear of it.
+    /// The peer's FIN has come, and the core may get it.
     pub fn finish(&mut self) -> Finishing {
         self.has_finished = true;
         match self.stage {
@@ -116,19 +116,19 @@ impl Life {
         }
     }
 
-    /// The peer's FIN has come, and the core hears of it later, by [`Life::finish`]. A close need not wait
-    /// for that.
+    /// The peer's FIN has come, and the core gets it later, by [`Life::finish`]. A close need not wait for
+    /// that.
     pub fn note_finish(&mut self) {
         self.has_finished = true;
     }
 
-    /// The socket has failed. Of a connection that the core has closed, it is no failure. False if it had
-    /// ended before.
+    /// The socket has failed. This is no failure if the core had closed the connection. Returns false if it
+    /// had ended before.
     pub fn fail(&mut self, reason: CloseReason) -> bool {
         self.end(if self.is_open() { reason } else { CloseReason::Local })
     }
 
-    /// It is over. False if it had ended before.
+    /// It is over. Returns false if it had ended before.
     pub fn end(&mut self, reason: CloseReason) -> bool {
         let ends = !self.has_ended();
         if ends {
@@ -175,7 +175,7 @@ impl Life {
         self.has_finished
     }
 
-    /// Whether anything may come from the peer that matters: bytes for the core, or the FIN.
+    /// Whether something may come from the peer that matters: bytes for the core, or the FIN.
     pub fn is_heard(self) -> bool {
         !self.has_finished && matches!(self.stage, Stage::Open | Stage::Flushing | Stage::Draining)
     }

@@ -27,18 +27,18 @@ impl Amount {
         self.entries < max.entries && self.bytes.saturating_add(bytes) <= max.bytes
     }
 
-    /// Whether it is more than so many times `other`, in entries or in bytes.
+    /// Whether it exceeds `times` times `other`, in entries or in bytes.
     const fn is_over(self, times: u64, other: Amount) -> bool {
         self.entries > other.entries.saturating_mul(times) || self.bytes > other.bytes.saturating_mul(times)
     }
 
-    /// What remains without `taken`; what has no bound keeps none.
+    /// What remains without `taken`; an amount without a bound stays so.
     const fn less(self, taken: Amount) -> Amount {
         let bytes = if self.bytes == u64::MAX { u64::MAX } else { self.bytes.saturating_sub(taken.bytes) };
         Amount { entries: self.entries.saturating_sub(taken.entries), bytes }
     }
 
-    /// One part in so many; what has no bound has none.
+    /// One of `parts` parts; an amount without a bound stays so.
     fn part(self, parts: u64) -> Amount {
         let of = |amount: u64| if amount > u64::MAX / 2 { amount } else { amount / parts };
         Amount { entries: of(self.entries), bytes: of(self.bytes) }
@@ -122,9 +122,9 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         true
     }
 
-    /// The same where a holder may have a part of what is free, one in `parts`, and a 4,096th of the total at
-    /// least. Holders that come one after the other and never give anything back leave more to a newcomer
-    /// then: `n` of them `(parts / (parts + 1)) ^ n`.
+    /// The same if a holder may have a part of what is free, one in `parts`, and at least a 4,096th of the
+    /// total. Then holders that come one after the other and never give anything back leave more to a
+    /// newcomer: `n` of them leave `(parts / (parts + 1)) ^ n`.
     pub fn take_part(&mut self, holder: K, bytes: u64, total_max: Amount, parts: u64) -> bool {
         let share = total_max.less(self.held).part(parts).max(total_max.part(4096));
         self.take(holder, bytes, total_max, share)

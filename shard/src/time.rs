@@ -36,10 +36,10 @@ impl Instant {
     }
 }
 
-/// What other clocks show, seen from a core's time.
+/// The other clocks, relative to a core's time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Clocks {
-    /// How long the shard stood still: the time that went by and does not count for the core.
+    /// How long the shard stood still: this time passed, but does not count for the core.
     pub still: Duration,
     /// How far ahead of the core's time the wall clock is, in ns: it was set, the process started under a
     /// wrong one, or stood still.

@@ -12,7 +12,7 @@ const TICK_BITS: u32 = 20;
 /// A level tells ticks apart by one byte of their number.
 const LEVEL_BITS: u32 = 8;
 const LEVEL_SLOTS: usize = 1 << LEVEL_BITS;
-/// So many that every instant has its slot: there is no range beyond which a timer would wait apart.
+/// Enough that every instant has its slot: there is no range beyond which a timer would wait apart.
 const LEVELS: usize = (u64::BITS - TICK_BITS + 1).div_ceil(LEVEL_BITS) as usize;
 
 /// Links with this bit name a slot, the others a node.
