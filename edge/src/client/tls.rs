@@ -43,7 +43,7 @@ impl TlsClient {
         tickets_max: usize,
     ) -> Result<Self, String> {
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(name).map_err(|_| format!("{host}: no name of a host"))?;
+        let name = ServerName::try_from(name).map_err(|_| format!("{host}: not the name of a host"))?;
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match roots {
             None => Arc::new(Anybody(provider.clone())),

@@ -143,7 +143,7 @@ fn opened(head: &[u8], accept: &str) -> Result<Option<usize>, Broken> {
     if field("sec-websocket-protocol") != Form::Binary.subprotocol().map(str::as_bytes)
         || field("sec-websocket-extensions").is_some()
     {
-        return Err(no_http("the answer agrees to what was not asked for".into()));
+        return Err(no_http("the answer chooses an option that was not asked for".into()));
     }
     Ok(Some(len))
 }
