@@ -208,7 +208,7 @@ async fn ask_for_unheard(inbox: &Inbox, device: &Device) {
         keep::ask(inbox, &unheard.iter().collect::<Vec<_>>()).await
     };
     if let Err(error) = asked.await {
-        debug!(%error, "it is not known where else a receiver is");
+        debug!(%error, "cannot find out where else a receiver is online");
     }
 }
 
@@ -398,7 +398,7 @@ async fn remove(inbox: &Inbox, ids: &[i64]) -> Result<(), Error> {
 /// told), `dropped` (too old), `handed_over`, `set_aside`, `undeliverable` (the push API calls it wrong).
 pub const MESSAGES: &Family = &Family {
     name: "sailfish_backend_inbox_messages_total",
-    help: "Messages that did not reach their receivers, by what became of them.",
+    help: "Messages that did not reach their receivers, by result.",
     label: "result",
 };
 /// Deliveries under way in a process; the others wait for their turn. Those of silent sessions end after

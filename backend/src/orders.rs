@@ -74,7 +74,7 @@ async fn insert(store: &Store, user_id: i64, wanted: &Wanted) -> Result<OrderRow
     }
     // The same request came twice at once, and the other one was quicker.
     let other = pay_order::of_key(store.db.primary(), user_id, &wanted.client_key).await?;
-    other.ok_or_else(|| Error::internal("an order is there and is not"))
+    other.ok_or_else(|| Error::internal("an order that exists cannot be read"))
 }
 
 /// Without the cache there is no limit.

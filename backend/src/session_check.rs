@@ -163,7 +163,7 @@ impl Check {
 /// `ended`.
 pub const SESSIONS: &Family = &Family {
     name: "sailfish_backend_sessions_checked_total",
-    help: "Sessions that the tables had and no gateway, by what became of them.",
+    help: "Sessions that the tables had and no gateway, by result.",
     label: "result",
 };
 /// The time between the two times that a session is missing: longer than a lease of a link, and than gateways

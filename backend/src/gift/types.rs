@@ -191,7 +191,7 @@ impl Reason {
             Self::RateLimited => {
                 "too many gifts, or too many that were refused; wait, and send the same again"
             }
-            Self::BadRequest => "a field is not as it is wanted",
+            Self::BadRequest => "a field is malformed",
         }
     }
 

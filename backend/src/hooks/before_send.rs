@@ -289,6 +289,6 @@ const TELL_TIME: Duration = Duration::from_secs(2);
 
 const MESSAGES: &Family = &Family {
     name: "sailfish_backend_before_send_messages_total",
-    help: "Messages that the before_send webhook was asked about, by what became of them.",
+    help: "Messages that the before_send webhook was asked about, by result.",
     label: "result",
 };

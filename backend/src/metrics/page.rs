@@ -32,7 +32,7 @@ pub async fn text(app: &App) -> String {
 
 /// Spans for the trace collector.
 fn write_traces(app: &App, page: &mut Text) {
-    page.family("trace_spans_total", "counter", "Spans by what became of them.");
+    page.family("trace_spans_total", "counter", "Spans, by outcome.");
     for (outcome, count) in app.store.traces.spans() {
         page.sample(&[("outcome", outcome)], count);
     }
@@ -98,17 +98,17 @@ fn write_webhooks(app: &App, page: &mut Text) {
     for webhook in app.hooks.webhooks() {
         page.sample(&[("hook", webhook.name())], u8::from(webhook.is_open()));
     }
-    page.family("webhook_events_total", "counter", "Events for webhooks, by what became of them.");
+    page.family("webhook_events_total", "counter", "Events for webhooks, by result.");
     for events in app.hooks.events() {
         for (result, count) in events.counts() {
             page.sample(&[("hook", events.webhook().name()), ("result", result)], count);
         }
     }
-    page.family("webhook_events_waiting", "gauge", "Events that webhooks are to be told, about.");
+    page.family("webhook_events_waiting", "gauge", "About how many events wait for webhooks.");
     for events in app.hooks.events() {
         page.sample(&[("hook", events.webhook().name())], events.waiting());
     }
-    page.family("before_send_under_way", "gauge", "Messages that a webhook is being asked about.");
+    page.family("before_send_under_way", "gauge", "Messages that wait for a webhook's decision.");
     if let Some(hook) = &app.hooks.before_send {
         page.sample(&[], hook.under_way());
     }
