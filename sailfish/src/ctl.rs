@@ -234,7 +234,7 @@ impl Order {
                 format!("{} told\n", render::count(&answer["shards"], "gateway shard"))
             }
             Self::Push(_) => render::push(answer),
-            Self::Drain { .. } => format!("node {} goes\n", printable(&answer["node"].to_string())),
+            Self::Drain { .. } => format!("node {} drains\n", printable(&answer["node"].to_string())),
             Self::Nodes => render::nodes(answer),
             Self::Ready => String::new(), // `run` has printed it
         }

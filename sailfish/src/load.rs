@@ -157,7 +157,7 @@ enum Kind {
     Chat,
     /// Rooms: few publish, every member gets everything.
     Room,
-    /// Rooms whose members all send gifts to each other through the backend, and see all effects.
+    /// Rooms whose members all send gifts to each other through the backend, and see all gift messages.
     Gift,
     /// All connect and log in; then all are reset and come back at once, or, with --restart, one node after
     /// the other restarts under load.

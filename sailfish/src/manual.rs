@@ -13,7 +13,7 @@ use clap_mangen::Man;
 use crate::cli;
 use crate::config::ConfigError;
 
-/// Prints what completes `sailfish` on the command line of a shell.
+/// Prints the completions of `sailfish` for a shell.
 ///
 /// For bash: `sailfish completions bash > /etc/bash_completion.d/sailfish`.
 #[derive(clap::Args)]

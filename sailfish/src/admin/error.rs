@@ -43,7 +43,7 @@ impl ApiError {
 
     /// It may come from a web page.
     pub fn forbidden() -> Self {
-        let message = "without control.secret the port is to be asked by its address, or as localhost";
+        let message = "without control.secret, call this port by its address or as localhost";
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 

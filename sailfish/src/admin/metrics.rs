@@ -160,11 +160,11 @@ impl Page {
         let help = "Lossy messages dropped because their receiver is slow.";
         self.core("sailfish_lossy_dropped_total", Counter, help, cores, |m| m.gateway.lossy_dropped);
         let outcomes = ["complete", "too_old"];
-        let help = "Joins that wanted what their room had said, by whether all of it followed.";
+        let help = "Joins that wanted earlier messages of their room, by whether all followed.";
         self.by_value("sailfish_recoveries_total", help, "recovery", &outcomes, cores, |m| {
             vec![m.gateway.recoveries_complete, m.gateway.recoveries_too_old]
         });
-        let help = "Owners of rooms that were asked once more for what their rooms had said.";
+        let help = "Owners that were asked once more for their rooms' messages.";
         self.core("sailfish_recalls_repeated_total", Counter, help, cores, |m| m.gateway.recalls_repeated);
         let help = "Acks that ended a delivery.";
         self.core("sailfish_acks_total", Counter, help, cores, |m| m.gateway.acks);
@@ -186,9 +186,9 @@ impl Page {
         let help = "At the sender's gateway: from a message's arrival to its outcome, which is the receiver's ack for a user, and the \
                     place in the order for a room.";
         self.latency_of("sailfish_delivery_outcome_seconds", help, cores, |latency| &latency.outcome);
-        let help = "At the receiver's gateway: from the router's word to the hand-over to the socket.";
+        let help = "At the receiver's gateway: from the router's mail to the write to the socket.";
         self.latency_of("sailfish_delivery_write_seconds", help, cores, |latency| &latency.write);
-        let help = "At the receiver's gateway: from the router's word to the ack of the client.";
+        let help = "At the receiver's gateway: from the router's mail to the ack of the client.";
         self.latency_of("sailfish_delivery_ack_seconds", help, cores, |latency| &latency.ack);
     }
 
@@ -224,17 +224,17 @@ impl Page {
         self.core("sailfish_router_history_evicted_total", Counter, help, cores, |m| {
             m.router.history_evicted
         });
-        let help = "Parts of what rooms kept that were sent to their next owners.";
+        let help = "Parts of histories of rooms that were sent to their next owners.";
         self.core("sailfish_router_history_moved_total", Counter, help, cores, |m| m.router.history_moved);
-        let help = "Parts of what rooms kept that came from owners before and were of use.";
+        let help = "Parts of histories of rooms that came from earlier owners and were used.";
         self.core("sailfish_router_history_taken_total", Counter, help, cores, |m| m.router.history_taken);
         let help = "Histories of rooms that were read from the directory, whose owners before had died.";
         self.core("sailfish_router_streams_read_total", Counter, help, cores, |m| m.router.streams_read);
-        let help = "Shards that wait to be told what a room said.";
+        let help = "Shards that wait for a room's messages.";
         self.core("sailfish_router_recalls_waiting", Gauge, help, cores, |m| m.router.recalls_waiting);
-        let help = "Shards that were told what a room said.";
+        let help = "Shards that were sent a room's messages.";
         self.core("sailfish_router_recalls_total", Counter, help, cores, |m| m.router.recalls);
-        let help = "Shards that found no place to wait for it, and ask again.";
+        let help = "Shards that found no place to wait for these, and ask again.";
         self.core("sailfish_router_recalls_refused_total", Counter, help, cores, |m| {
             m.router.recalls_refused
         });
@@ -467,7 +467,7 @@ impl Page {
         let help =
             "1 if Redis replies before its writes are on disk: a crash of Redis may lose answered events.";
         self.number("sailfish_bridge_redis_volatile", Gauge, help, bridge.redis_volatile.get());
-        let help = "Spans for the trace collector, by what became of them.";
+        let help = "Spans for the trace collector, by outcome.";
         let mut spans = self.out.family("sailfish_trace_spans_total", Counter, help);
         for (outcome, count) in bridge.traces.spans() {
             spans.sample(Labels(&[("outcome", outcome)]), count);

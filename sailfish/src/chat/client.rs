@@ -357,7 +357,7 @@ impl Chat {
                     }
                 };
             }
-            Loss::Garbage(_) => "the server sent what is no frame".to_owned(),
+            Loss::Garbage(_) => "the server sent bytes that are no frame".to_owned(),
             Loss::Closed(why) => {
                 self.silence = Some(format!("it says nothing and ends the connection: {why}"));
                 why

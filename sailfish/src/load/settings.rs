@@ -210,7 +210,7 @@ fn check(args: &LoadArgs, scenario: Scenario, fleet_scenario: Scenario, rate: f6
     ensure!(args.rooms > 0 && args.publishers > 0, "--rooms and --publishers want at least 1");
     ensure!(
         args.payload as usize >= STAMP_BYTES && args.payload <= 1 << 20,
-        "--payload {}: want {STAMP_BYTES} to {} bytes; a message carries who sent it, as its which, and when",
+        "--payload {}: want {STAMP_BYTES} to {} bytes; a message carries its sender, its number and its time",
         args.payload,
         1 << 20
     );

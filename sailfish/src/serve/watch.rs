@@ -220,11 +220,11 @@ const fn remedy(reason: Refusal) -> &'static str {
         Refusal::Secret => "secret: cluster.secret is not the same on both",
         Refusal::Version => "version: the nodes are of different versions",
         Refusal::BadFrame | Refusal::TooLong => {
-            "bad_frame, too_long: what is at the other end is no node; look at cluster.routers"
+            "bad_frame, too_long: the other end is no node; look at cluster.routers"
         }
         Refusal::BadBatch => "bad_batch: a batch was corrupted on its way, or the other node is broken",
         Refusal::Identity | Refusal::BadMessage | Refusal::Flood => {
-            "identity, bad_message, flood: the other node says what no node says; it is broken"
+            "identity, bad_message, flood: the other node sends what no node sends; it is broken"
         }
         Refusal::Late => "late: the other end does not answer",
         Refusal::Stale => {
@@ -233,9 +233,7 @@ const fn remedy(reason: Refusal) -> &'static str {
         Refusal::NoTls => {
             "no_tls: cluster.tls is required on one end and off on the other; set it to optional on all nodes first"
         }
-        Refusal::BadTls => {
-            "bad_tls: what is at the other end is no node, or records were changed on their way"
-        }
+        Refusal::BadTls => "bad_tls: the other end is no node, or records were changed on their way",
         Refusal::Role => {
             "role: the other end is no router or no bridge; look at cluster.routers and cluster.bridges"
         }
@@ -274,18 +272,18 @@ impl Stranger {
 fn stranger_remedy(stranger: Stranger) -> &'static str {
     use edge::Refusal::*;
     match stranger {
-        Stranger::Magic => "bad_magic: what came is no frame; TLS or HTTP may have come to the plain port",
+        Stranger::Magic => "bad_magic: a client sent no frame; TLS or HTTP may have come to the plain port",
         Stranger::Edge(ProxyStranger) => {
             "proxy_stranger: a PROXY header from an address that is not in node.proxy_from"
         }
         Stranger::Edge(ProxyHeader) => "proxy_header: an address of node.proxy_from sends no PROXY header",
         Stranger::Edge(TlsHandshake) => {
-            "tls_handshake: what came to a port with TLS is none, or its client trusts no certificate of ours"
+            "tls_handshake: a client spoke no TLS to a port with TLS, or trusts no certificate of ours"
         }
         Stranger::Edge(TlsClient) => {
             "tls_client: a client has no certificate of an authority in node.client_ca"
         }
-        Stranger::Edge(TlsRecord) => "tls_record: a client or what is between sends records that are none",
+        Stranger::Edge(TlsRecord) => "tls_record: a client, or something between, sends malformed records",
         Stranger::Edge(TlsBusy) => "tls_busy: more handshakes at once than a shard has",
         Stranger::Edge(HttpOrigin) => "http_origin: a page of an origin that is not in node.origins",
         Stranger::Edge(HttpJavaPath) => {
@@ -294,7 +292,7 @@ fn stranger_remedy(stranger: Stranger) -> &'static str {
         Stranger::Edge(HttpBusy) => "http_busy: more unfinished requests than a shard holds",
         Stranger::Edge(
             HttpMalformed | HttpTooLong | HttpNoUpgrade | HttpBadUpgrade | HttpVersion | HttpSubprotocol,
-        ) => "http: what came to a port with WebSocket asks for none",
+        ) => "http: a client asked a port with WebSocket for something else",
         Stranger::Edge(WebSocketProtocol | WebSocketKind | WebSocketUtf8 | WebSocketTooBig) => {
             "websocket: a client does not keep to the protocol"
         }
