@@ -394,7 +394,7 @@ async fn remove(inbox: &Inbox, ids: &[i64]) -> Result<(), Error> {
     .await
 }
 
-/// `kept` (those that were told twice count twice), `room` (not kept), `refused` (not kept, and the sender is
+/// `kept` (reported twice, one counts twice), `room` (not kept), `refused` (not kept, and the sender is
 /// told), `dropped` (too old), `handed_over`, `set_aside`, `undeliverable` (the push API calls it wrong).
 pub const MESSAGES: &Family = &Family {
     name: "sailfish_backend_inbox_messages_total",

@@ -1,14 +1,14 @@
 //! Who is where, as gateways and routers report: late, twice and in any order.
 //!
-//! Whatever the order, the same events end in the same state, for each is compared with what is known and
-//! never with when it came:
+//! In any order the same events give the same state, because each is compared with the known state, and its
+//! time of arrival does not matter:
 //! - A device is online if the highest stamp of a session that came, or joined a room, is above that of any
 //!   that ended. Of equal stamps the end counts, since a session ends once.
-//! - Of a device and a room the last of what its session told counts: by the stamp, which may rise while the
-//!   session lasts and is never below that of an earlier session; then by the number that the session's shard
-//!   gave the event.
+//! - Of the reports about a device and a room, the last one counts: by the stamp, which may rise while the
+//!   session lasts and is never below that of an earlier session; then by the event's number in the session's
+//!   shard.
 //! - A session has ended if its stamp is not above that of an end, or if it is so far below that of a session
-//!   that came that it cannot be that same one. Nothing that is told of it counts any more.
+//!   that came that it cannot be the same one. Further reports about it do not count.
 
 mod write;
 

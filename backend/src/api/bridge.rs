@@ -1,4 +1,4 @@
-//! The door for the bridge's events. docs/BACKEND.md is the contract.
+//! The bridge's events. docs/BACKEND.md is the contract.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Events, examples(json!({ "events": [{ "type": "online", "id": "210000-18a3f0c2b4d5e600-20", "app": 1, "user": 10001, "device": "phone", "login": "1763000042000000001" }] })))]
 pub(crate) struct Batch {
-    /// In the order in which they happened, as far as they are of one user.
+    /// The events of one user come in the order in which they happened.
     #[schema(value_type = Vec<Object>)]
     pub(crate) events: Vec<Box<RawValue>>,
 }
@@ -42,9 +42,9 @@ struct Results {
 
 #[derive(Serialize, ToSchema)]
 struct EventResult {
-    /// The event's.
+    /// The event's id.
     id: String,
-    /// `ok`: it is done. `refused`: it will never be. `retry`: it is to be sent again.
+    /// `ok`: it is done. `refused`: it will never be. `retry`: send it again.
     status: &'static str,
     /// Why it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ async fn events(State(app): State<Arc<App>>, request: HttpRequest) -> Result<Jso
     Ok(Json(Results { results: ids.into_iter().zip(outcomes).map(result).collect() }))
 }
 
-/// The id of what may be no event besides.
+/// The id of an entry that may be no valid event.
 pub(crate) fn id_of(event: &str) -> String {
     #[derive(Deserialize)]
     struct Named {

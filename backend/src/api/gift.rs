@@ -53,7 +53,7 @@ async fn get(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<Gi
 #[serde(deny_unknown_fields)]
 #[schema(as = GiftSend, examples(json!({ "id": "my first gift", "gift_id": 1, "room_id": 7, "receiver_id": 10001, "count": 1, "price": 10 })))]
 struct Send {
-    /// The caller's name for it, of 1 to 64 bytes: whatever is sent under it gets the answer of the first.
+    /// The caller's id for it, of 1 to 64 bytes: all requests under one id get the first answer.
     id: String,
     /// Of the catalogue. This and the next two fields may be spelled as packets do: `giftId`, `roomId`,
     /// `receiverId`.
@@ -75,14 +75,14 @@ struct Send {
 #[derive(Serialize, ToSchema)]
 #[schema(as = GiftSent, examples(json!({ "id": "my first gift", "total": 10 })))]
 struct Sent {
-    /// The caller's name for it.
+    /// The caller's id for it.
     id: String,
     /// What it cost, in coins.
     total: i64,
 }
 
-/// Sends a gift. 200 says that it is paid, and that its room is shown it. 409 says that it is not, and never
-/// will be under this id: `code` is `insufficient_balance`, `price_changed`, `no_such_gift`, `not_on_sale`,
+/// Sends a gift. 200 means that it is paid and shown to its room. 409 means that it is not, and never will be
+/// under this id: `code` is `insufficient_balance`, `price_changed`, `no_such_gift`, `not_on_sale`,
 /// `no_such_receiver`, `no_such_room`, `room_closed`, `not_member` or `id_reused`. The caller is in a room
 /// that it has opened, and in those that a session of it has joined. 429 and 503 promise nothing: send the
 /// same again, under the same id.
@@ -189,7 +189,7 @@ async fn put(
     Ok(Json(gift))
 }
 
-/// Removes a gift from the catalogue. What was sent of it stays.
+/// Removes a gift from the catalogue. Gifts that were sent stay.
 #[utoipa::path(delete, path = "/internal/gifts/{id}", params(("id" = i64, Path, description = "The gift.")),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn delete(

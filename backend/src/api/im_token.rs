@@ -1,4 +1,4 @@
-//! IM tokens: what a client logs in at a gateway with. The gateway checks them by itself.
+//! IM tokens, by which a client logs in at a gateway. The gateway checks them by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,11 +48,11 @@ enum Device {
 #[derive(Serialize, ToSchema)]
 #[schema(as = ImToken, examples(json!({ "token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ1c2VyIjoxMDAwMX0.c2lnbmF0dXJl", "address": "127.0.0.1:5346", "websocket": "ws://127.0.0.1:5349", "expires_ms": 1763000042000_i64, "app": 1, "user_id": 10001 })))]
 struct Made {
-    /// What to log in at the gateway with.
+    /// The token for the login at the gateway.
     token: String,
     /// The gateway: `HOST:PORT`.
     address: String,
-    /// Where browsers reach it, `ws://HOST:PORT` or `wss://HOST:PORT`; empty if they do not.
+    /// Where browsers reach it, `ws://HOST:PORT` or `wss://HOST:PORT`; empty if they cannot.
     websocket: String,
     /// When the token ends, in ms since the UNIX epoch, and with it the session; until then the client logs
     /// in once more on the live connection, with the next token.

@@ -48,9 +48,9 @@ struct CodeSent {
 }
 
 /// Sends a login code to a phone, once a minute at most. The code is good for 60 s, for one login, and for 5
-/// tries from one address. 429 says in `Retry-After` when to ask again. 503 `no_sender`: the operator has not
-/// said how codes reach phones; 503 `sms_unavailable`: the code was not sent, and does not count against the
-/// phone.
+/// tries from one address. 429 says in `Retry-After` when to ask again. 503 `no_sender`: the operator has
+/// configured no sender of codes; 503 `sms_unavailable`: the code was not sent, and does not count against
+/// the phone.
 #[utoipa::path(post, path = "/login/code", request_body = SendCode,
     responses((status = 200, body = CodeSent), (status = 400, body = ErrorBody), (status = 429, body = ErrorBody),
         (status = 503, body = ErrorBody)))]
@@ -70,7 +70,7 @@ struct MockSms {
     code: String,
 }
 
-/// What the mock sender has sent to a phone. It is there with `backend.mock` only.
+/// The code that the mock sender has sent to a phone; only with `backend.mock`.
 #[utoipa::path(get, path = "/mock/sms/{phone}", params(("phone" = String, Path, description = "The phone number.")),
     responses((status = 200, body = MockSms), (status = 404, body = ErrorBody)))]
 async fn mock_sms(
@@ -91,7 +91,7 @@ async fn mock_sms(
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "phone": "+86 138 0000 4711", "code": "123456" })))]
 struct LogIn {
-    /// As the code was asked for.
+    /// The same as in the request for the code.
     phone: String,
     /// The six digits that were sent to it.
     code: String,
@@ -100,7 +100,7 @@ struct LogIn {
 #[derive(Serialize, ToSchema)]
 #[schema(examples(json!({ "user_id": 10001, "token": "5f0c9a1e7b3d42685f0c9a1e7b3d42685f0c9a1e7b3d42685f0c9a1e7b3d4268", "expires_ms": 1765592042123_i64, "is_new": true })))]
 struct LoggedIn {
-    /// Who.
+    /// The user.
     user_id: i64,
     /// For `Authorization: Bearer`. It is in the answer's cookie too.
     token: String,

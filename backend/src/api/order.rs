@@ -34,24 +34,24 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "id": "my first order", "product_id": 1 })))]
 struct OrderBody {
-    /// The caller's own name for the order, 1 to 64 bytes, unique for the user. The same order under the same
-    /// name is made once.
+    /// The caller's own id for the order, 1 to 64 bytes, unique for the user. The same order under the same
+    /// id is made once.
     id: String,
     /// What is ordered.
     product_id: i64,
-    /// Under which business code the payer is told of the outcome: 5561 unless given.
+    /// The business code of the message to the payer about the outcome: 5561 unless given.
     biz_code: Option<i32>,
 }
 
-/// Where an order is paid.
+/// The answer to an order: where to pay it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = OrderMade, examples(json!({ "order_id": "0f3a62a1c55f4c3d9d1f5a0b7c8e9d01", "pay_url": "http://127.0.0.1:5348/mock/pay/0f3a62a1c55f4c3d9d1f5a0b7c8e9d01", "qr_url": "http://127.0.0.1:5348/orders/0f3a62a1c55f4c3d9d1f5a0b7c8e9d01/qr.svg", "expires_ms": 1763000042123_i64 })))]
 struct Made {
-    /// Which, for the provider and everybody else.
+    /// The order's id, for the provider and everybody else.
     order_id: String,
     /// Where it is paid.
     pay_url: String,
-    /// A picture of `pay_url`, as a QR code; it wants no login, and is there until the order expires.
+    /// A picture of `pay_url`, as a QR code; it needs no login, and works until the order expires.
     qr_url: String,
     /// When it expires, in ms since 1970.
     expires_ms: i64,
@@ -60,24 +60,24 @@ struct Made {
 /// An order.
 #[derive(Serialize, ToSchema)]
 struct Order {
-    /// Which.
+    /// The order's id.
     order_id: String,
-    /// The caller's own name for it.
+    /// The caller's own id for it.
     id: String,
-    /// Whose.
+    /// The user who ordered it.
     user_id: i64,
     /// What is ordered.
     product_id: i64,
     /// What it costs, in cents.
     amount_cents: i64,
-    /// What it gives, in coins.
+    /// Coins that it buys.
     coins: i64,
-    /// `waiting`: it is made; `paying`: its link is out; `paid`: the coins are in the wallet; `expired`: not
-    /// paid in time.
+    /// `waiting`: it is made; `paying`: the payer has its link; `paid`: the coins are in the wallet;
+    /// `expired`: not paid in time.
     status: &'static str,
     /// It was paid after it had expired. The coins are in the wallet all the same.
     late: bool,
-    /// Under which business code the payer is told.
+    /// The business code of the message to the payer.
     biz_code: i32,
     /// When it was made, in ms since 1970.
     created_ms: i64,
@@ -85,7 +85,7 @@ struct Order {
     expires_ms: i64,
     /// When it was paid.
     paid_ms: Option<i64>,
-    /// When a try to pay it failed last.
+    /// When a payment of it last failed.
     failed_ms: Option<i64>,
     /// For people to look at: `wrong_amount`, `paid_twice`, `trade_reused`.
     flag: Option<String>,
@@ -140,8 +140,8 @@ async fn find(
     Ok(Json(own(&app, &caller, &id).await?.into()))
 }
 
-/// The QR code of the link by which an order is paid, until that expires. It wants no login, so that whatever
-/// shows pictures can load it: an order's id cannot be guessed, and the picture says what its link says.
+/// The QR code of the link by which an order is paid, until that expires. It needs no login, so that any
+/// viewer can load it: an order's id cannot be guessed, and the picture shows only the link.
 #[utoipa::path(get, path = "/orders/{id}/qr.svg", params(("id" = String, Path, description = "Its `order_id`.")),
     responses((status = 200, content_type = "image/svg+xml"), (status = 404, body = ErrorBody)))]
 async fn picture(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Error> {
@@ -155,14 +155,14 @@ async fn picture(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<
     Ok((headers, picture).into_response())
 }
 
-/// Orders that people have to look at, since what the provider told of them does not fit.
+/// Orders that people must look at, because the provider's callback does not fit them.
 #[utoipa::path(get, path = "/internal/orders/flagged", responses((status = 200, body = Orders)))]
 async fn flagged(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Orders>, Error> {
     let rows = pay_order::flagged(app.store.db.replica(), FLAGGED_MAX).await?;
     Ok(Json(Orders { orders: rows.into_iter().map(Order::from).collect() }))
 }
 
-/// Nobody learns whether others have an order of this id.
+/// Nobody learns whether another user has an order of this id.
 async fn own(app: &App, caller: &Caller, id: &str) -> Result<OrderRow, Error> {
     let order = pay_order::get(app.store.reader(&name(caller.user_id)).await, id).await?;
     order.filter(|order| order.user_id == caller.user_id).ok_or_else(unknown)

@@ -1,4 +1,4 @@
-//! The door for what payment providers tell: see [`payment`].
+//! The callbacks of payment providers: see [`payment`].
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(callback))
 }
 
-/// Takes a provider's word on a payment. `X-Signature` is the HMAC-SHA-256 of the body, in hexadecimal.
+/// Takes a provider's callback. `X-Signature` is the HMAC-SHA-256 of the body, in hexadecimal.
 ///
 /// **Late payments.** An order that has expired can still be paid, when the payer was at the provider's page
 /// already. The rule: the money came, so the coins go. The order becomes `paid` with `late`, and the payer is

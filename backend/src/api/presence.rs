@@ -1,4 +1,4 @@
-//! Who is online, by what gateways and routers tell.
+//! Who is online, as gateways and routers report.
 
 use std::sync::Arc;
 
@@ -23,15 +23,15 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 #[derive(Serialize, ToSchema)]
 #[schema(examples(json!({ "user_id": 10001, "is_online": true, "devices": ["phone"] })))]
 struct Presence {
-    /// Whose.
+    /// The user.
     user_id: i64,
     /// Whether any device is online.
     is_online: bool,
-    /// Those that are online.
+    /// The devices that are online.
     devices: Vec<String>,
 }
 
-/// Whether a user is online, and on what. An unknown user is not.
+/// Whether a user is online, and on which devices. An unknown user is not.
 #[utoipa::path(get, path = "/users/{id}/presence", security(("login" = [])), params(("id" = i64, Path, description = "The user.")),
     responses((status = 200, body = Presence)))]
 async fn find(

@@ -29,17 +29,17 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(put, delete))
 }
 
-/// So many coins for so much money.
+/// A number of coins, and their price.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({ "id": 1, "name": "100 coins", "price_cents": 990, "coins": 100, "is_on_sale": true })))]
 pub struct Product {
-    /// Which.
+    /// The product's id.
     pub id: i64,
     /// For people.
     pub name: String,
     /// What it costs, in cents.
     pub price_cents: i64,
-    /// What it gives, in coins.
+    /// Coins that it buys.
     pub coins: i64,
     /// Whether it can be ordered.
     pub is_on_sale: bool,
@@ -60,13 +60,13 @@ struct ProductBody {
     name: String,
     /// What it costs, in cents: 1 to 1,000,000,000.
     price_cents: i64,
-    /// What it gives, in coins: 1 to 1,000,000,000.
+    /// Coins that it buys: 1 to 1,000,000,000.
     coins: i64,
     /// Whether it can be ordered.
     is_on_sale: bool,
 }
 
-/// What can be ordered.
+/// All products that can be ordered.
 #[utoipa::path(get, path = "/products", responses((status = 200, body = Products)))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Products>, Error> {
     let load = async |db: Pool| {
@@ -89,14 +89,14 @@ async fn find(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Result<Json<P
     app.store.read(&key(id), TTL, load).await?.map(Json).ok_or_else(unknown_product)
 }
 
-/// All products, also those that cannot be ordered, as the database has them.
+/// All products of the database, also those that cannot be ordered.
 #[utoipa::path(get, path = "/internal/products", responses((status = 200, body = Products)))]
 async fn list_all(State(app): State<Arc<App>>, _: Internal) -> Result<Json<Products>, Error> {
     let rows = product::all(app.store.db.primary(), false, LIST_MAX).await?;
     Ok(Json(Products { products: rows.into_iter().map(Product::from).collect() }))
 }
 
-/// Makes a product, or changes it. Orders keep what they were made with.
+/// Makes a product, or changes it. Existing orders stay as they are.
 #[utoipa::path(put, path = "/internal/products/{id}", request_body = ProductBody,
     params(("id" = i64, Path, description = "The product: 1 to 9,007,199,254,740,991.")),
     responses((status = 200, body = Product), (status = 400, body = ErrorBody)))]
@@ -126,7 +126,7 @@ async fn put(
     Ok(Json(row.into()))
 }
 
-/// Removes a product. Orders keep what they were made with.
+/// Removes a product. Existing orders stay as they are.
 #[utoipa::path(delete, path = "/internal/products/{id}", params(("id" = i64, Path, description = "The product.")),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn delete(State(app): State<Arc<App>>, _: Internal, Path(id): Path<i64>) -> Result<StatusCode, Error> {

@@ -36,9 +36,9 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(examples(json!({ "id": 7, "owner_id": 10001, "title": "Fishing with Li Lei", "is_open": true, "opened_ms": 1763000042123_i64 })))]
 struct Room {
-    /// Which. A room that is opened later has a higher one.
+    /// The room's id. Later rooms have higher ids.
     id: i64,
-    /// Who has opened it.
+    /// The user who opened it.
     owner_id: i64,
     /// For people.
     title: String,
@@ -142,7 +142,7 @@ async fn open(
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "owner_ids": [10001, 10002], "title": "Fishing" })))]
 struct OpenMany {
-    /// Whose: 1 to 500, each once.
+    /// The owners: 1 to 500, each once.
     owner_ids: Vec<i64>,
     /// For people: 1 to 64 characters.
     title: String,
@@ -176,8 +176,8 @@ async fn open_many(
     Ok(Json(OpenedMany { room_ids: rooms::open_many(&app.store, &owner_ids, &title).await? }))
 }
 
-/// Closes the caller's room: it leaves the list, and opens no more. Closing it again changes nothing. Who is
-/// in it at the gateway stays there until they leave.
+/// Closes the caller's room: it leaves the list, and never opens again. Closing it again changes nothing.
+/// Members at the gateway stay until they leave.
 #[utoipa::path(post, path = "/rooms/{id}/close", security(("login" = [])), params(("id" = i64, Path, description = "The room.")), responses(
     (status = 200, body = Room), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn close(

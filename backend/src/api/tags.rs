@@ -44,7 +44,7 @@ impl Tag {
 #[derive(Serialize, ToSchema)]
 #[schema(as = TagChanged)]
 struct Changed {
-    /// Whether this call did it. Of several at once, one did.
+    /// Whether this call changed it. Of several calls at once, one does.
     changed: bool,
 }
 
@@ -100,7 +100,7 @@ async fn change(app: &App, id: i64, tag: Tag, wanted: bool) -> Result<Json<Chang
 #[derive(Serialize, ToSchema)]
 #[schema(as = TagContains)]
 struct Contains {
-    /// Whether the user has the tag. One whom nobody knows has none.
+    /// Whether the user has the tag. An unknown user has none.
     contains: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Users: whoever has a phone. The first login makes one.
+//! Users: people with a phone. Their first login makes one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 /// A user, as everybody may see it.
 #[derive(Serialize, ToSchema)]
 struct User {
-    /// Which.
+    /// The user's id.
     id: i64,
     /// 1 to 32 characters.
     name: String,
@@ -85,11 +85,11 @@ struct Batch {
 
 #[derive(Serialize, ToSchema)]
 struct Users {
-    /// Those that there are, ascending by id.
+    /// The users that exist, ascending by id.
     users: Vec<User>,
 }
 
-/// Many users at once. Each that is asked for counts, whether it is there or not.
+/// Many users at once. Each requested id counts, whether that user exists or not.
 #[utoipa::path(post, path = "/users/batch", security(("login" = [])), request_body = Batch, responses((status = 200, body = Users),
     (status = 400, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn batch(

@@ -30,7 +30,7 @@ pub fn router() -> OpenApiRouter<Arc<App>> {
 #[derive(Serialize, ToSchema)]
 #[schema(examples(json!({ "user_id": 10001, "balance": 90 })))]
 struct Balance {
-    /// Whose.
+    /// The user.
     user_id: i64,
     /// In coins.
     balance: i64,
@@ -62,7 +62,7 @@ struct Ledger {
 struct LedgerEntry {
     /// Higher for what came later.
     id: i64,
-    /// In coins; negative for what went.
+    /// In coins; negative for a debit.
     amount: i64,
     /// `gift`, `recharge` or `grant`.
     kind: String,
@@ -72,8 +72,8 @@ struct LedgerEntry {
     at_ms: i64,
 }
 
-/// What came into the caller's wallet and went out of it, the latest first. The next page is `before` the
-/// last id of this one.
+/// The changes of the caller's balance, the latest first. For the next page, pass the last id of this one as
+/// `before`.
 #[utoipa::path(get, path = "/wallet/ledger", security(("login" = [])),
     params(("before" = Option<i64>, Query, description = "The last id of the page before."), ("limit" = Option<u32>, Query, description = "1 to 100, 20 by default.")),
     responses((status = 200, body = Ledger), (status = 400, body = ErrorBody)))]
@@ -152,7 +152,7 @@ struct Audit {
     gifts_committed: i64,
 }
 
-/// Whether the books balance. It reads all of them.
+/// Whether the ledger balances. This reads all of it.
 #[utoipa::path(get, path = "/internal/audit", responses((status = 200, body = Audit)))]
 async fn audit(State(app): State<Arc<App>>, _internal: Internal) -> Result<Json<Audit>, Error> {
     let books = account::audit(app.store.db.primary(), app.store.db.dialect()).await?;

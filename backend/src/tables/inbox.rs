@@ -119,7 +119,7 @@ fn select_waiting(dialect: Dialect, count: usize) -> String {
     )
 }
 
-/// Statements for so many tuples.
+/// Statements for a number of tuples.
 #[cfg(test)]
 pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select_known, select_waiting];
 

@@ -110,7 +110,7 @@ fn delete(dialect: Dialect, count: usize) -> String {
     )
 }
 
-/// Statements for so many tuples.
+/// Statements for a number of tuples.
 #[cfg(test)]
 pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select, delete];
 

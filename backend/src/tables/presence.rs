@@ -56,7 +56,7 @@ fn select_of_users(dialect: Dialect, count: usize) -> String {
     )
 }
 
-/// Statements for so many tuples.
+/// Statements for a number of tuples.
 #[cfg(test)]
 pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select_devices, select_of_users];
 

@@ -79,7 +79,7 @@ fn select_among(dialect: Dialect, count: usize) -> String {
     )
 }
 
-/// Statements for so many tuples.
+/// Statements for a number of tuples.
 #[cfg(test)]
 pub const OF_TUPLES: &[fn(Dialect, usize) -> String] = &[select_of_devices, delete_rows, select_among];
 
