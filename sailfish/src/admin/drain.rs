@@ -27,11 +27,11 @@ pub struct DrainBody {
 #[derive(Serialize, ToSchema)]
 pub struct DrainAnswer {
     draining: bool,
-    /// Which node goes.
+    /// The node that drains.
     node: u16,
 }
 
-/// Makes a node go, as SIGTERM does: the one that is asked, or one that it or a router is linked with.
+/// Drains a node, as SIGTERM does: the one that is asked, or one that it or a router is linked with.
 #[utoipa::path(post, path = "/v1/drain", request_body = DrainBody, responses((status = 200, body = DrainAnswer)))]
 pub async fn drain(
     State(admin): State<Arc<Admin>>,

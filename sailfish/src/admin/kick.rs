@@ -26,13 +26,13 @@ pub struct KickBody {
     /// On this class of device only: phone, tablet, web, desktop, tv or bot.
     #[schema(value_type = Option<String>, example = "phone")]
     device: Option<DeviceClass>,
-    /// How long the user cannot log in again, in ms, up to a week; 0 lifts what was said before.
+    /// How long the user cannot log in again, in ms, up to a week; 0 lifts a ban.
     ban_ms: Option<u32>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct KickAnswer {
-    /// Sessions that were told to go.
+    /// How many sessions are ended.
     kicked: u32,
 }
 

@@ -65,7 +65,7 @@ pub struct Session {
     device: &'static str,
     /// The gateway.
     node: u16,
-    /// Of that gateway.
+    /// The shard of that gateway.
     shard: u16,
     /// When it logged in, in ms since the UNIX epoch.
     login_ms: u64,
@@ -73,8 +73,8 @@ pub struct Session {
 
 /// Which of these users are online, and where.
 ///
-/// Asked of the routers that own them. A router knows of its own users only, and takes all others for
-/// offline.
+/// The routers that own them answer. A router that is asked itself knows only its own users, and reports all
+/// others as offline.
 #[utoipa::path(
     get,
     path = "/online",
@@ -103,7 +103,7 @@ pub async fn online_batch(
     ask(&admin, app, users).await.map(Json)
 }
 
-/// Where one user is. One that nobody has heard of is offline.
+/// Where one user is. An unknown user is offline.
 #[utoipa::path(
     get,
     path = "/v1/users/{app}/{user}",

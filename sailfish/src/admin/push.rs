@@ -149,14 +149,14 @@ pub struct PushAnswer {
     /// the room.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// The message's place in its room.
+    /// The message's sequence in its room.
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct PushAllAnswer {
-    /// Gateway shards that were told.
+    /// Gateway shards that got it.
     shards: u32,
 }
 
@@ -184,8 +184,8 @@ pub async fn push_room(
     send(&admin, Target::Room(RoomId(room)), push, wait_ms).await
 }
 
-/// Sends up to 1,000 messages, to users and rooms. Those to one target go in their order. A message that is
-/// not as it is wanted refuses all of them.
+/// Sends up to 1,000 messages, to users and rooms. Those to one target go in order. One malformed message
+/// makes all of them fail.
 #[utoipa::path(post, path = "/v1/push", request_body = ManyBody, responses((status = 200, body = ManyAnswer)))]
 pub async fn push_many(
     State(admin): State<Arc<Admin>>,

@@ -37,7 +37,7 @@ pub struct RevokeBody {
 
 #[derive(Serialize, ToSchema)]
 pub struct RevokeAnswer {
-    /// Gateway shards that were told.
+    /// Gateway shards that got it.
     shards: u32,
 }
 

@@ -45,7 +45,7 @@ pub struct MessagesAnswer {
 /// A message as members got it.
 #[derive(Serialize, ToSchema)]
 pub struct RoomMessage {
-    /// The server's name for it, a decimal string: it may be larger than a number in JavaScript can be.
+    /// The server's id of it, a decimal string: it may be larger than a number in JavaScript can be.
     message_id: String,
     /// Its place in the room's order.
     sequence: u64,
@@ -53,7 +53,7 @@ pub struct RoomMessage {
     biz_code: i32,
     /// Whether members are to ack it.
     ack: bool,
-    /// The sender's name for it.
+    /// The sender's id of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_msg_id: Option<String>,
     /// The payload, if it is text.
@@ -66,9 +66,9 @@ pub struct RoomMessage {
 
 /// The last messages that are kept of a room.
 ///
-/// Asked of the router that owns the room. If that has fewer, because an owner before it died, the stream of
-/// the room in the directory has the others. How many are kept, and for how long, say
-/// `router.history_messages` and its like.
+/// The router that owns the room answers. If it has fewer, because an owner before it died, the stream of the
+/// room in the directory has the others. `router.history_messages` and similar keys say how many are kept,
+/// and for how long.
 #[utoipa::path(
     get,
     path = "/v1/rooms/{app}/{room}/messages",

@@ -52,7 +52,7 @@ impl Line {
         self.0.push((style, text.into()));
     }
 
-    /// Adds blanks of a style until the line has so many characters.
+    /// Adds blanks of a style until the line has this many characters.
     pub fn fill(&mut self, style: Style, characters: usize) {
         let missing = characters.saturating_sub(self.width());
         self.push(style, " ".repeat(missing));
@@ -63,7 +63,7 @@ impl Line {
         self.0.iter().map(|(_, text)| text.chars().count()).sum()
     }
 
-    /// The line for a terminal, cut at so many characters.
+    /// The line for a terminal, cut at this many characters.
     pub fn painted(&self, characters: usize, has_colours: bool) -> String {
         let (mut out, mut left) = (String::new(), characters);
         for (style, text) in &self.0 {
