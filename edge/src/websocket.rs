@@ -83,7 +83,7 @@ pub(crate) struct WebSocket {
     header_bytes: u8,
     /// The frame whose payload comes; none between two frames.
     frame: Option<Frame>,
-    /// A message has begun and not ended. Frames of it have so many bytes of payload.
+    /// Bytes of payload in the current message's frames so far; `None` between messages.
     message: Option<u64>,
     utf8: Utf8,
     /// What has come of a text message that came in pieces, or of a control frame; never both of one kind.

@@ -116,7 +116,7 @@ impl Links {
         }
     }
 
-    /// A session ends when so many bytes wait for its peer. A gateway has no such limit: it stops reading
+    /// A session ends when this many bytes wait for its peer. A gateway has no such limit: it stops reading
     /// clients long before, and what it moves to another owner is bounded anyway. A new session would only
     /// make it send all that again. A bridge only answers.
     fn ceiling(&self) -> usize {
