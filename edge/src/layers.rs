@@ -1,9 +1,10 @@
 //! The layers of one connection, put together.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use shard::{Amount, SendBatch, Shares};
+use shard::{ConnId, FairPool, SendBatch};
 
 use crate::proxy::Header;
 use crate::tls::{HELLOS_PER_TURN, Tls, TlsServer};
@@ -11,10 +12,10 @@ use crate::websocket::{CLOSE_NORMAL, Handshake, Login, Opened, WebSocket, answer
 use crate::{Form, Input, Refusal, Rules, share_of};
 
 /// Handshakes of TLS that a shard has under way: those whose hello is whole.
-const HANDSHAKES: Amount = Amount::of_entries(4096);
+const HANDSHAKES_MAX: u64 = 4096;
 /// Bytes of unfinished requests and hellos that a shard holds.
-const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
-/// One address may use this part (an eighth) of what is free of either budget.
+const UNFINISHED_BYTES_MAX: u64 = 16 << 20;
+/// Of what is free of either, one address may have one part in so many.
 const ADDRESS_PARTS: u64 = 8;
 /// How many bytes a scratch buffer keeps allocated.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
@@ -37,17 +38,25 @@ pub struct Scratch {
     records: Vec<u8>,
     plain: Vec<u8>,
     /// Handshakes of TLS under way.
-    handshakes: Shares<Holder>,
+    handshakes: FairPool<Holder>,
     /// Hellos of TLS that were answered in this turn.
     hellos: u32,
     full_handshakes: u64,
     resumed_handshakes: u64,
     /// Unfinished requests and hellos.
-    unfinished: Shares<Holder>,
+    unfinished: FairPool<Holder>,
 }
 
 /// Who has a share: an IPv4 address, or the 64 bits of an IPv6 address that one site has.
 type Holder = u64;
+
+/// Where a connection counts in budgets.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    conn: ConnId,
+    /// The address whose share it is.
+    from: Holder,
+}
 
 fn holder(address: IpAddr) -> Holder {
     match share_of(address) {
@@ -63,42 +72,42 @@ impl fmt::Debug for Scratch {
 }
 
 impl Default for Scratch {
+    /// Nobody holds anything.
     fn default() -> Self {
-        Self::new(0)
-    }
-}
-
-impl Scratch {
-    /// Nobody holds anything. Who chooses its address cannot guess the seed.
-    pub fn new(seed: u64) -> Self {
         Self {
             unmasked: Vec::new(),
             before: Vec::new(),
             records: Vec::new(),
             plain: Vec::new(),
-            handshakes: Shares::new(seed),
+            handshakes: FairPool::new(HANDSHAKES_MAX, ADDRESS_PARTS),
             hellos: 0,
             full_handshakes: 0,
             resumed_handshakes: 0,
-            unfinished: Shares::new(seed),
+            unfinished: FairPool::new(UNFINISHED_BYTES_MAX, ADDRESS_PARTS),
         }
     }
+}
 
+impl Scratch {
     /// Counts what a connection holds of a request or hello that is not whole; false if there is no room.
-    fn hold(&mut self, from: Holder, bytes: usize) -> bool {
-        bytes == 0 || self.unfinished.take_part(from, bytes as u64, UNFINISHED, ADDRESS_PARTS)
+    fn hold(&mut self, place: Place, bytes: usize) -> bool {
+        self.unfinished.set(place.conn.as_u64(), place.from, bytes as u64)
     }
 
-    /// Undoes `hold`.
-    fn let_go(&mut self, from: Holder, bytes: usize) {
-        if bytes > 0 {
-            self.unfinished.give_back(from, bytes as u64);
-        }
+    /// The inverse of `hold`.
+    fn let_go(&mut self, place: Place) {
+        self.unfinished.forget(place.conn.as_u64());
+    }
+
+    /// The next connection that has to end, so that another one has room: [`Layers::evict`] ends it.
+    pub fn next_evicted(&mut self) -> Option<ConnId> {
+        let evicted = self.handshakes.next_evicted().or_else(|| self.unfinished.next_evicted());
+        evicted.map(ConnId::from_u64)
     }
 
     /// Handshakes of TLS under way.
     pub fn handshakes(&self) -> u64 {
-        self.handshakes.held().entries
+        self.handshakes.held()
     }
 
     /// Handshakes of TLS that were done: full ones, and those that a ticket made short.
@@ -118,7 +127,7 @@ impl Scratch {
 
     /// Bytes that unfinished requests and hellos of all connections hold.
     pub fn unfinished_bytes(&self) -> u64 {
-        self.unfinished.held().bytes
+        self.unfinished.held()
     }
 
     /// Checks the budgets against all layers that there are.
@@ -127,11 +136,21 @@ impl Scratch {
     ///
     /// When they differ.
     pub fn check_invariants<'l>(&self, all: impl Iterator<Item = &'l Layers>) {
-        let all: Vec<&Layers> = all.collect();
-        let held = all.iter().map(|layers| (layers.from, layers.unfinished_bytes() as u64));
-        self.unfinished.check_invariants(held.filter(|(_, bytes)| *bytes > 0));
-        let in_handshake = all.iter().filter(|layers| layers.is_in_handshake());
-        self.handshakes.check_invariants(in_handshake.map(|layers| (layers.from, 0)));
+        let (mut unfinished, mut handshakes) = (BTreeMap::new(), BTreeMap::new());
+        for layers in all {
+            let conn = layers.place.conn.as_u64();
+            match layers.unfinished_bytes() as u64 {
+                0 => {}
+                bytes => assert_eq!(unfinished.insert(conn, bytes), None),
+            }
+            if layers.is_in_handshake() {
+                handshakes.insert(conn, 1);
+            }
+        }
+        assert!(self.unfinished.iter().eq(unfinished), "the pool has what connections hold");
+        assert!(self.handshakes.iter().eq(handshakes), "the pool has the handshakes of connections");
+        self.unfinished.check_invariants();
+        self.handshakes.check_invariants();
     }
 }
 
@@ -144,8 +163,7 @@ pub struct Layers {
     tls: Option<Box<Tls>>,
     /// Records that are to be written.
     records: Vec<u8>,
-    /// The address whose shares it counts in.
-    from: Holder,
+    place: Place,
     /// It counts among the shard's handshakes.
     is_counted: bool,
     upper: Upper,
@@ -170,8 +188,9 @@ enum Stage {
 }
 
 impl Layers {
-    /// The layers of a connection that a port took from an address; `None` if it has none.
-    pub fn new(port: &Port, from: IpAddr, is_from_proxy: bool) -> Option<Self> {
+    /// The layers of a connection that a port took from an address; `None` if it has none. No other
+    /// connection that shares its [`Scratch`] has that id.
+    pub fn new(port: &Port, conn: ConnId, from: IpAddr, is_from_proxy: bool) -> Option<Self> {
         if port.tls.is_none() && !port.websocket && !is_from_proxy {
             return None;
         }
@@ -180,7 +199,7 @@ impl Layers {
             proxy: is_from_proxy.then(|| Box::new(Header::new())),
             tls: port.tls.as_ref().map(|server| Box::new(Tls::new(server))),
             records: Vec::new(),
-            from: holder(from),
+            place: Place { conn, from: holder(from) },
             is_counted: false,
             upper: Upper { websocket, out: Vec::new() },
         })
@@ -257,24 +276,27 @@ impl Layers {
                 1;
         }
         if is_done {
-            scratch.handshakes.give_back(self.from, 0);
+            scratch.handshakes.forget(self.place.conn.as_u64());
             self.is_counted = false;
         }
     }
 
     /// Takes bytes of a hello. Returns whether it is complete, so that its handshake begins.
     fn hello(&mut self, scratch: &mut Scratch, bytes: &[u8]) -> Result<bool, Refusal> {
-        let Self { tls: Some(tls), records, from, is_counted, .. } = self else { return Ok(true) };
+        let Self { tls: Some(tls), records, place, is_counted, .. } = self else { return Ok(true) };
         if !tls.awaits_hello() {
             return Ok(true);
         }
-        scratch.let_go(*from, tls.hello_bytes());
-        let is_whole = tls.take_hello(bytes, scratch.hellos, records)?;
+        let taken = tls.take_hello(bytes, scratch.hellos, records);
+        if taken != Ok(false) {
+            scratch.let_go(*place);
+        }
+        let is_whole = taken?;
         let has_room = if is_whole {
-            *is_counted = scratch.handshakes.take_part(*from, 0, HANDSHAKES, ADDRESS_PARTS);
+            *is_counted = scratch.handshakes.set(place.conn.as_u64(), place.from, 1);
             *is_counted
         } else {
-            scratch.hold(*from, tls.hello_bytes())
+            scratch.hold(*place, tls.hello_bytes())
         };
         if !has_room {
             tls.refuse(records);
@@ -300,8 +322,8 @@ impl Layers {
         if let Some(header) = &mut self.proxy {
             let Some(client) = header.take(&mut bytes)? else { return Ok(()) };
             self.proxy = None;
-            self.from = client.map_or(self.from, holder);
-            // Read the request even if the connection ends now, so that the reason goes out in HTTP.
+            self.place.from = client.map_or(self.place.from, holder);
+            // A request is read also if the connection ends now, so that its end is told in HTTP.
             take(Input::Client(client));
         }
         if let Some(tls) = &self.tls {
@@ -315,9 +337,11 @@ impl Layers {
                 bytes = &[];
             }
         }
-        let Self { tls, records, upper, from, .. } = self;
-        let from = *from;
-        let Some(tls) = tls else { return upper.received(rules, text_bytes_max, scratch, from, bytes, take) };
+        let Self { tls, records, upper, place, .. } = self;
+        let place = *place;
+        let Some(tls) = tls else {
+            return upper.received(rules, text_bytes_max, scratch, place, bytes, take);
+        };
         let mut incoming = std::mem::take(&mut scratch.records);
         let (mut refused, mut goes_on) = (Ok(()), true);
         let mut hellos = scratch.hellos;
@@ -326,7 +350,7 @@ impl Layers {
             if !goes_on || plain.is_empty() {
                 return goes_on;
             }
-            refused = upper.received(rules, text_bytes_max, scratch, from, plain, &mut |input| {
+            refused = upper.received(rules, text_bytes_max, scratch, place, plain, &mut |input| {
                 goes_on = take(input);
                 goes_on
             });
@@ -363,7 +387,7 @@ impl Layers {
     /// peer reads no frames, so it gets these as an HTTP response.
     pub fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch) {
         let is_heard = self.proxy.is_none() && self.tls.as_ref().is_none_or(|tls| tls.is_open());
-        self.upper.close(code.filter(|_| is_heard), reason, scratch, self.from);
+        self.upper.close(code.filter(|_| is_heard), reason, scratch, self.place);
     }
 
     /// Turns a batch of frames, which may be empty, into bytes to write. `is_last`: no frames follow.
@@ -380,7 +404,7 @@ impl Layers {
         plain.clear();
         plain.shrink_to(SCRATCH_BYTES_MAX);
         if is_last {
-            scratch.let_go(self.from, tls.hello_bytes());
+            scratch.let_go(self.place);
             tls.end(&mut self.records);
         }
         batch.copy(&std::mem::take(&mut self.records));
@@ -389,10 +413,25 @@ impl Layers {
 
     /// Returns what the connection holds of the shard's budgets.
     pub fn release(&mut self, scratch: &mut Scratch) {
-        scratch.let_go(self.from, self.hello_bytes());
+        scratch.let_go(self.place);
         self.tls = None;
         self.count_handshake(scratch);
-        self.upper.release(scratch, self.from);
+        self.upper.release(scratch, self.place);
+    }
+
+    /// Ends the connection, whose place in a budget another one has taken; answers the reason.
+    pub fn evict(&mut self, scratch: &mut Scratch) -> Refusal {
+        match &mut self.tls {
+            Some(tls) if !tls.is_open() => {
+                tls.refuse(&mut self.records);
+                self.count_handshake(scratch);
+                Refusal::TlsBusy
+            }
+            Some(_) | None => {
+                self.upper.refuse_busy();
+                Refusal::HttpBusy
+            }
+        }
     }
 }
 
@@ -402,17 +441,19 @@ impl Upper {
         rules: &Rules,
         text_bytes_max: usize,
         scratch: &mut Scratch,
-        from: Holder,
+        place: Place,
         mut bytes: &[u8],
         take: &mut dyn FnMut(Input<'_>) -> bool,
     ) -> Result<(), Refusal> {
         if let Stage::Handshake(handshake) = &mut self.websocket {
-            scratch.let_go(from, handshake.bytes());
-            match handshake.take(&mut bytes, rules, &mut self.out) {
-                Ok(None) if scratch.hold(from, handshake.bytes()) => return Ok(()),
+            let taken = handshake.take(&mut bytes, rules, &mut self.out);
+            if taken != Ok(None) {
+                scratch.let_go(place);
+            }
+            match taken {
+                Ok(None) if scratch.hold(place, handshake.bytes()) => return Ok(()),
                 Ok(None) => {
-                    handshake.refuse_busy(&mut self.out);
-                    self.websocket = Stage::Refused;
+                    self.refuse_busy();
                     return Err(Refusal::HttpBusy);
                 }
                 Ok(Some(Opened { form, login })) => {
@@ -445,11 +486,11 @@ impl Upper {
         !self.out.is_empty() || matches!(&self.websocket, Stage::Open(websocket) if websocket.has_output())
     }
 
-    fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch, from: Holder) {
+    fn close(&mut self, code: Option<u16>, reason: &'static str, scratch: &mut Scratch, place: Place) {
         match &mut self.websocket {
             Stage::Open(websocket) => websocket.close(Some(code.unwrap_or(CLOSE_NORMAL)), reason),
             Stage::Handshake(_) => {
-                self.release(scratch, from);
+                self.release(scratch, place);
                 if code.is_some() {
                     answer("503 Service Unavailable", "", &format!("{reason}\n"), &mut self.out);
                 }
@@ -485,9 +526,17 @@ impl Upper {
         scratch.unmasked.shrink_to(SCRATCH_BYTES_MAX);
     }
 
-    fn release(&mut self, scratch: &mut Scratch, from: Holder) {
+    fn release(&mut self, scratch: &mut Scratch, place: Place) {
+        if let Stage::Handshake(_) = self.websocket {
+            scratch.let_go(place);
+            self.websocket = Stage::Refused;
+        }
+    }
+
+    /// There is no room for a request that is not whole.
+    fn refuse_busy(&mut self) {
         if let Stage::Handshake(handshake) = &mut self.websocket {
-            scratch.let_go(from, handshake.bytes());
+            handshake.refuse_busy(&mut self.out);
             self.websocket = Stage::Refused;
         }
     }

@@ -285,9 +285,12 @@ impl Tls {
         Ok(is_whole && !self.is_waiting)
     }
 
-    /// Refuses a connection before its handshake.
+    /// Refuses a connection whose handshake is not done. Once there are keys, no alert in clear is read.
     pub(crate) fn refuse(&mut self, out: &mut Vec<u8>) {
-        self.fail(INTERNAL_ERROR, out);
+        match self.stage {
+            Stage::New | Stage::Hello => self.fail(INTERNAL_ERROR, out),
+            Stage::Handshake | Stage::Open | Stage::Deaf | Stage::Ended => self.end_at_once(),
+        }
     }
 
     /// Takes bytes of the socket; without bytes, goes on with those that wait. `take` gets the plain text of

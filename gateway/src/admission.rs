@@ -16,7 +16,7 @@ pub(crate) struct Addresses {
 }
 
 /// An address that has connections; held by each of them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct AddressId(u32);
 
 impl AddressId {

@@ -116,7 +116,7 @@ impl Gateway {
     pub fn new(now: Instant, setup: Setup) -> Self {
         let Setup { id, keys, config, ports, seed } = setup;
         let mut prng = Prng::new(seed);
-        let layered = Layered::new(ports, config.edge.clone(), prng.next_u64());
+        let layered = Layered::new(ports, config.edge.clone());
         Self {
             id,
             view: View::default(),
@@ -136,7 +136,7 @@ impl Gateway {
             outboxes: Outboxes::default(),
             rooms: Rooms::new(prng.next_u64()),
             addresses: Addresses::new(prng.next_u64()),
-            unfinished: Unfinished::new(prng.next_u64()),
+            unfinished: Unfinished::new(),
             logins: LoginWindow::new(now),
             names: Names::new(prng.next_u64() as u32),
             layered,
@@ -370,6 +370,9 @@ impl Gateway {
             self.close_with_notice(conn, NoticeCode::BadLength);
         } else if !self.unfinished.set(conn, session.address, is_fresh, bytes) {
             self.close_crowded(conn);
+        }
+        while let Some(evicted) = self.unfinished.next_evicted() {
+            self.close_crowded(evicted);
         }
     }
 

@@ -75,14 +75,14 @@ impl Lent {
 }
 
 impl Layered {
-    pub(crate) fn new(ports: Vec<Port>, rules: Rules, seed: u64) -> Self {
+    pub(crate) fn new(ports: Vec<Port>, rules: Rules) -> Self {
         Self {
             ports,
             rules: Arc::new(rules),
             slots: ConnMap::new(),
             waiting: VecDeque::new(),
             waiting_since: Instant::default(),
-            scratch: Scratch::new(seed),
+            scratch: Scratch::default(),
             texts: Vec::new(),
         }
     }
@@ -97,7 +97,7 @@ impl Layered {
         let is_from_proxy = self.rules.is_proxy(peer);
         let plain = Port::default();
         let port = self.ports.get(usize::from(listener)).unwrap_or(&plain);
-        let layers = Layers::new(port, peer, is_from_proxy);
+        let layers = Layers::new(port, conn, peer, is_from_proxy);
         let has_layers = layers.is_some();
         if let Some(layers) = layers {
             let layers = Some(Box::new(layers));
@@ -186,7 +186,17 @@ impl Layered {
         }
     }
 
-    /// Lets [`Layered::next_hello`] answer waiting hellos; false if none waits.
+    /// The next connection that another one took the place of, and how it ends.
+    pub(crate) fn next_evicted(&mut self) -> Option<(ConnId, Refusal)> {
+        while let Some(conn) = self.scratch.next_evicted() {
+            if let Some(layers) = self.slots.get_mut(conn).and_then(|slot| slot.layers.as_mut()) {
+                return Some((conn, layers.evict(&mut self.scratch)));
+            }
+        }
+        None
+    }
+
+    /// Hellos that wait may be answered by [`Layered::next_hello`]; false when none does.
     pub(crate) fn begin_hellos(&mut self) -> bool {
         let is_any = !self.waiting.is_empty();
         if is_any {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use shard::Amount;
 use wire::client::TOKEN_BYTES_MAX;
 
 /// The smallest limit of a frame's body that may be configured: every answer fits.
@@ -12,11 +11,11 @@ pub const FRAME_BYTES_CEILING: u32 = 1 << 20;
 /// The longest body of a frame before the login, and the longest text: the longest token, and as much again
 /// for what stands around it.
 pub const LOGIN_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
-/// Bytes of incomplete frames, texts and records, over all connections of a shard without a login.
-pub const UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 16 << 20 };
-/// The same over connections with a login.
-pub const USER_UNFINISHED: Amount = Amount { entries: u64::MAX, bytes: 256 << 20 };
-/// One address may use this part (an eighth) of what is free of either.
+/// Bytes of frames, texts and records that are not whole, of all connections of a shard without a login.
+pub const UNFINISHED_BYTES_MAX: u64 = 16 << 20;
+/// The same of connections with a login.
+pub const USER_UNFINISHED_BYTES_MAX: u64 = 256 << 20;
+/// Of what is free of either, one address may have one part in so many.
 pub const UNFINISHED_PARTS: u64 = 8;
 /// With a login, up to this many bytes that came at once, or are held, are not counted.
 pub const UNFINISHED_FREE: usize = 2048;

@@ -220,6 +220,30 @@ fn addresses_have_shares_of_what_is_held_before_logins() {
     world.gateway.check_invariants();
 }
 
+/// Each of many addresses keeps all that it gets.
+#[test]
+fn addresses_that_hold_all_before_logins_keep_no_newcomer_out() {
+    let mut world = World::new();
+    world.check_every = 500;
+    let held = begun(1001, 8_192, 8_191);
+    let mut clients = Vec::new();
+    for address in 0..100 {
+        for _ in 0..40 {
+            let client = world.connect_from([10, 0, 0, address].into());
+            world.say_bytes(client, &held);
+            clients.push(client);
+        }
+    }
+    let open = clients.iter().filter(|client| world.is_open(**client)).count();
+    assert!((2_000..2_048).contains(&open), "16 MiB are held: {open}");
+    let newcomer = world.connect_from([127, 0, 0, 2].into());
+    world.say_bytes(newcomer, &held);
+    assert!(world.is_open(newcomer));
+    let ended: Vec<u32> = clients.into_iter().filter(|client| !world.is_open(*client)).collect();
+    assert_eq!(world.closing_notice(ended[0]), NoticeCode::ServerFull);
+    world.gateway.check_invariants();
+}
+
 #[test]
 fn addresses_have_shares_of_what_users_hold() {
     let mut world = World::with(|config| config.limits.address_connections_max = 10_000);

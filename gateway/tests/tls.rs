@@ -236,6 +236,65 @@ fn handshakes_that_never_end_keep_nobody_else_out() {
     assert!(world.is_open(again), "what has ended counts no more");
 }
 
+/// Each of many addresses keeps all that it gets: a newcomer takes the place of the oldest.
+#[test]
+fn handshakes_of_however_many_addresses_keep_no_newcomer_out() {
+    let mut world = World::new();
+    world.check_every = 2_000;
+    let mut hello = Vec::new();
+    TlsClient::connect(&mut world, TLS, 1).connection.write_tls(&mut hello).unwrap();
+    let (part, rest) = hello.split_at(100);
+    let begun: Vec<_> = (0..5_000_u16)
+        .map(|at| {
+            let [high, low] = (at / 4).to_be_bytes();
+            let client = world.connect_by(TLS, [10, 0, high, low].into());
+            world.say_bytes(client, part);
+            world.say_bytes(client, rest);
+            while world.gateway.poll_timeout().is_some_and(|due| due <= world.now) {
+                world.handle(Event::Timeout);
+            }
+            client
+        })
+        .collect();
+    let open = |world: &World| begun.iter().filter(|client| world.is_open(**client)).count();
+    assert_eq!(open(&world), 4096);
+    let mut client = TlsClient::connect(&mut world, TLS, 50);
+    let frames = login(&world, 7);
+    client.say(&mut world, &frames);
+    assert!(matches!(client.hear(&mut world)[..], [ServerFrame::LoggedIn { .. }]));
+    assert_eq!(open(&world), 4095);
+    let busy = world.metrics().edge_refusals[Refusal::TlsBusy.index()];
+    assert_eq!(busy as usize, begun.len() - open(&world));
+    world.gateway.check_invariants();
+}
+
+/// The same of hellos, and of requests of WebSocket.
+#[test]
+fn unfinished_hellos_of_however_many_addresses_keep_no_newcomer_out() {
+    let mut world = World::new();
+    world.check_every = 500;
+    let mut bytes = vec![22, 3, 1, 0x3f, 0xf0, 1, 0, 0x3f, 0xec];
+    bytes.resize(16_000, 0);
+    let begun: Vec<_> = (0..1_200_u16)
+        .map(|at| {
+            let [high, low] = at.to_be_bytes();
+            let client = world.connect_by(TLS, [10, 0, high, low].into());
+            world.say_bytes(client, &bytes);
+            client
+        })
+        .collect();
+    assert_eq!(begun.iter().filter(|client| world.is_open(**client)).count(), (16 << 20) / 16_000);
+    assert_eq!(world.hear_bytes(begun[0]), [21, 3, 3, 0, 2, 2, 80], "the oldest made place");
+    let mut client = TlsClient::connect(&mut world, TLS, 500);
+    let frames = login(&world, 7);
+    client.say(&mut world, &frames);
+    assert!(matches!(client.hear(&mut world)[..], [ServerFrame::LoggedIn { .. }]));
+    let mut client = TlsClient::connect(&mut world, TLS, 100);
+    client.say(&mut world, &frames);
+    assert!(matches!(client.hear(&mut world)[..], [ServerFrame::LoggedIn { .. }]));
+    world.gateway.check_invariants();
+}
+
 /// A record that is not whole is held as well as a frame.
 #[test]
 fn records_that_never_end_have_shares_before_a_login() {

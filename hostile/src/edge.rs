@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use edge::{CertificatePem, Form, Input, Layers, Port, Refusal, Rules, Scratch, TlsServer};
-use shard::SendBatch;
+use shard::{ConnId, SendBatch};
 
 const TEXT_BYTES_MAX: usize = 4096;
 
@@ -59,7 +59,7 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 fn outcome(port: &Port, is_from_proxy: bool, pieces: &[&[u8]]) -> Outcome {
-    let Some(mut layers) = Layers::new(port, [10, 0, 0, 1].into(), is_from_proxy) else {
+    let Some(mut layers) = Layers::new(port, ConnId::from_u64(0), [10, 0, 0, 1].into(), is_from_proxy) else {
         return Outcome { said: Vec::new(), ended: Ok(()), heard: None };
     };
     let rules = Rules { origins: vec!["https://a.b".into()], ..Rules::default() };

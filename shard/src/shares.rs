@@ -38,16 +38,6 @@ impl Amount {
         Amount { entries: self.entries.saturating_sub(taken.entries), bytes }
     }
 
-    /// One of `parts` parts; an amount without a bound stays so.
-    fn part(self, parts: u64) -> Amount {
-        let of = |amount: u64| if amount > u64::MAX / 2 { amount } else { amount / parts };
-        Amount { entries: of(self.entries), bytes: of(self.bytes) }
-    }
-
-    fn max(self, other: Amount) -> Amount {
-        Amount { entries: self.entries.max(other.entries), bytes: self.bytes.max(other.bytes) }
-    }
-
     /// Counts one entry more.
     pub const fn add(&mut self, bytes: u64) {
         self.entries += 1;
@@ -120,14 +110,6 @@ impl<K: Copy + Eq + Hash> Shares<K> {
         }
         self.held.add(bytes);
         true
-    }
-
-    /// The same if a holder may have a part of what is free, one in `parts`, and at least a 4,096th of the
-    /// total. Then holders that come one after the other and never give anything back leave more to a
-    /// newcomer: `n` of them leave `(parts / (parts + 1)) ^ n`.
-    pub fn take_part(&mut self, holder: K, bytes: u64, total_max: Amount, parts: u64) -> bool {
-        let share = total_max.less(self.held).part(parts).max(total_max.part(4096));
-        self.take(holder, bytes, total_max, share)
     }
 
     /// The inverse of `take`.
@@ -210,20 +192,6 @@ mod tests {
             let taken = (0..4_096).filter(|_| shares.take(greedy, 0, total, share)).count();
             assert!(taken as u64 >= 65_536 / (4 * greedy + 1) / 2, "{greedy} leave {taken} to another");
         }
-    }
-
-    /// Each takes all that it can get before the next one comes, and keeps it.
-    #[test]
-    fn holders_that_come_in_turn_leave_something_to_the_next() {
-        let (total, parts) = (Amount::of_entries(4_096), 8);
-        let mut shares = Shares::new(1);
-        let mut all_of = |holder| (0..5_000).filter(|_| shares.take_part(holder, 0, total, parts)).count();
-        assert_eq!(all_of(0), 455);
-        (1..20).for_each(|holder| {
-            all_of(holder);
-        });
-        let left = all_of(20);
-        assert!((40..50).contains(&left), "{left}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use shard::SendBatch;
+use shard::{ConnId, SendBatch};
 
 use super::*;
 use crate::{CertificatePem, Form, Input, Layers, Port, Refusal, Rules, Scratch, TlsServer};
@@ -51,7 +51,7 @@ impl Pair {
     fn new(server: &Port, client: &ClientPort, piece: usize) -> Self {
         Self {
             client: ClientLayers::new(client, 7).unwrap().unwrap(),
-            server: Layers::new(server, [10, 0, 0, 1].into(), false).unwrap(),
+            server: Layers::new(server, ConnId::from_u64(0), [10, 0, 0, 1].into(), false).unwrap(),
             scratch: Scratch::default(),
             piece,
             heard: Vec::new(),

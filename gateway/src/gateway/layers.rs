@@ -35,6 +35,9 @@ impl Gateway {
             Ok(()) => {}
             Err(refusal) => self.layers_refuse(conn, refusal),
         }
+        while let Some((evicted, refusal)) = self.layered.next_evicted() {
+            self.layers_refuse(evicted, refusal);
+        }
     }
 
     /// When [`Gateway::timeout`] is wanted: at once, while hellos wait for a turn.
