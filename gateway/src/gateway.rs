@@ -33,6 +33,7 @@ use crate::stay::Stay;
 use crate::submitted::Submitted;
 use crate::timer::Timer;
 use crate::token::TokenKeys;
+use crate::told::Told;
 use crate::unchanged::Remembered;
 use crate::unfinished::Unfinished;
 use crate::view::View;
@@ -90,6 +91,7 @@ pub struct Gateway {
     rooms: Rooms,
     addresses: Addresses,
     unfinished: Unfinished,
+    told: Told,
     layered: Layered,
     logins: LoginWindow,
     wheel: Wheel<u64>,
@@ -140,6 +142,7 @@ impl Gateway {
             logins: LoginWindow::new(now),
             names: Names::new(prng.next_u64() as u32),
             layered,
+            told: Told::default(),
             prng,
             wheel: Wheel::new(now),
             effects: Effects::default(),
@@ -238,6 +241,7 @@ impl Gateway {
             assert!(!is_counted || bytes == self.unfinished.of(conn), "{conn:?} holds {bytes} bytes");
         }
         self.unfinished.check_invariants();
+        self.told.check_invariants();
         self.outboxes.check_invariants(outboxes);
         self.rooms.check_invariants();
         self.submitted.check_invariants();

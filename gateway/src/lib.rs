@@ -31,6 +31,7 @@ mod submitted;
 mod telling;
 mod timer;
 mod token;
+mod told;
 mod unchanged;
 mod unfinished;
 mod view;

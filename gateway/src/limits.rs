@@ -122,8 +122,12 @@ pub const HISTORY_MESSAGES_CEILING: u32 = 4096;
 pub const HISTORY_BYTES_CEILING: u32 = 1 << 20;
 /// The longest time that they may be set to be kept, a day.
 pub const HISTORY_MS_CEILING: u32 = 24 * 60 * 60 * 1000;
-/// How many frames a join counts for if it wants earlier messages: its answer may be many frames.
+/// How many frames a join counts for if it wants earlier messages.
 pub const RECOVERY_FRAMES: u32 = 4;
+/// KiB of what rooms said before that a user may be told in a second, sustained.
+pub const TOLD_KIB_PER_SECOND: u32 = 1024;
+/// KiB of these at once: of sixteen rooms all that each may keep.
+pub const TOLD_KIB_BURST: u32 = 16 * 1024;
 /// Records of TLS, and messages and fragments of WebSocket, that one frame may come in. Beyond that, each of
 /// this many count as a frame.
 pub const PIECES_PER_FRAME: u8 = 16;

@@ -317,6 +317,33 @@ fn whoever_asks_for_much_pays_for_it() {
     assert_eq!(world.closing_notice(client), NoticeCode::RateLimited);
 }
 
+/// Who asks over and over for what it has got is told so much of it in a time, also by its next connection.
+#[test]
+fn a_user_is_told_so_much_of_what_rooms_said() {
+    let mut world = World::with(|config| config.limits.lossy_bytes_max = 1 << 20);
+    let ask = |world: &mut World, client: u32| {
+        want(world, client, Want::Since(0));
+        let asked = asked(world);
+        for (ask, ..) in &asked {
+            let long = |sequence| Message { payload: vec![b'x'; 32 << 10].into(), ..said(sequence, false) };
+            let messages = (SEQUENCE - 30..SEQUENCE).map(long).collect();
+            world.tell(ToGateway::Recalled(Box::new(part(*ask, SEQUENCE, 0, messages))));
+            assert_eq!(world.hear(client).len(), 31);
+        }
+        !asked.is_empty()
+    };
+    let client = world.login(1);
+    assert_eq!((0..100).take_while(|_| ask(&mut world, client)).count(), 18, "16 MiB and the last one");
+    assert_eq!(world.closing_notice(client), NoticeCode::RateLimited);
+    let client = world.login(1);
+    assert!(!ask(&mut world, client));
+    world.pass(Duration::from_secs(2));
+    let client = world.login(1);
+    assert!(ask(&mut world, client), "a MiB more in a second");
+    let other = world.login(2);
+    assert!(ask(&mut world, other));
+}
+
 /// Owners have no links to each other, so what one kept goes to the next by a gateway, which knows it.
 #[test]
 fn what_moves_is_given_to_the_owner() {

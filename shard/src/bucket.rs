@@ -39,6 +39,23 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// Takes so many tokens also when they are not there.
+    pub fn owe(&mut self, now: Instant, rate: Rate, tokens: u32) {
+        self.full_at = self.full_at.max(now) + rate.per_token * tokens;
+    }
+
+    /// Whether more was taken than the bucket had, which has not come back yet.
+    pub fn owes(&self, now: Instant, rate: Rate) -> bool {
+        self.full_at.since(now) > rate.depth
+    }
+
+    /// When all that was taken has come back.
+    pub const fn full_at(&self) -> Instant {
+        self.full_at
+    }
+}
+
 /// A bucket that many take from, and that no taker can keep empty: one that has taken more than four times
 /// what is left gets no more, as in [`Shares`](crate::Shares). Its tokens come back at the bucket's rate.
 #[derive(Debug)]

@@ -135,7 +135,7 @@ impl Gateway {
             conn,
             &ServerFrame::Joined { room, sequence: answer.sequence(), recovery: Some(recovery) },
         );
-        let mut at = from;
+        let (mut at, mut bytes) = (from, 0);
         while at < answer.messages().len() {
             let repeat = answer.repeat_from(at).filter(|_| matches!(want, Want::Last(_)));
             if repeat == Some(at) {
@@ -148,6 +148,7 @@ impl Gateway {
             let frames = answer.frames(session.answer_encoding());
             if answer.messages()[at].ack_wanted {
                 let (id, frame) = (answer.messages()[at].id, frames.slice(at, at + 1));
+                bytes += frame.len();
                 if !frame.is_empty() {
                     self.queue_reliable(now, conn, id, frame, Owed::Nobody);
                 }
@@ -155,11 +156,15 @@ impl Gateway {
             } else {
                 let end = frames.end_of_run(answer.messages(), at).min(repeat.unwrap_or(usize::MAX));
                 let frames = frames.slice(at, end);
+                bytes += frames.len();
                 if !frames.is_empty() {
                     self.queue_lossy(conn, frames, (end - at) as u32, None);
                 }
                 at = end;
             }
+        }
+        if let Some(session) = self.sessions.get(conn) {
+            self.told.count(now, (session.app, session.user), bytes);
         }
     }
 
