@@ -18,7 +18,7 @@ use wire::{AppId, BizCode, EPOCH_UNIX_MS, RoomId, UserId};
 
 use crate::hash::IdHash;
 use crate::keep::{Keep, Keeps};
-use crate::limits::{ENTRY_BYTES, HISTORY_SHARES, Limits, SWEEP_PER_STEP};
+use crate::limits::{ENTRY_BYTES, HISTORY_SHARES, Limits, RING_BYTES, SWEEP_PER_STEP};
 use crate::stripes::Stripes;
 use crate::term::Term;
 
@@ -47,6 +47,33 @@ pub(crate) struct Histories {
 const CLASS_BYTES: u64 = 4096;
 
 type Held = Shares<(AppId, UserId)>;
+const ANY: Amount = Amount { entries: u64::MAX, bytes: u64::MAX };
+
+/// What an allocation of bytes takes beside them, and their count of references.
+const ALLOCATION_BYTES: usize = 48;
+/// What a table takes for an entry, in so many times its size: it doubles when it is seven eighths full.
+const TABLE_TIMES: usize = 3;
+
+const _: () = assert!(
+    ENTRY_BYTES
+        >= size_of::<Entry>() * 5 / 4
+            + 2 * ALLOCATION_BYTES
+            + TABLE_TIMES * size_of::<((AppId, UserId), Amount)>(),
+    "an entry counts for what it takes"
+);
+const _: () = assert!(
+    RING_BYTES as usize
+        >= size_of::<Ring>()
+            + 2 * size_of::<Entry>()
+            + TABLE_TIMES * (size_of::<(AppId, RoomId, Key)>() + size_of::<(u64, u64)>())
+            + ALLOCATION_BYTES,
+    "a ring counts for what it takes"
+);
+
+/// What a ring of so many lanes that has messages takes beside them.
+const fn ring_bytes(lanes: usize) -> u64 {
+    RING_BYTES + (lanes * size_of::<Amount>()) as u64
+}
 
 /// What one room said.
 pub(crate) struct Ring {
@@ -142,12 +169,14 @@ impl Histories {
         if !is_too_long {
             self.change(key, |ring, held| ring.make_room(now, lane, keep, cost, held));
         }
-        if is_too_long || !self.take_share(message) {
+        let is_first = self.rings.get(key).is_none_or(|ring| ring.entries.is_empty());
+        if is_too_long || !self.take_share(message, is_first) {
             self.rings[key].gone = message.sequence; // too long to be kept, or its sender has too much
             return Some(StreamEntry::Gap(message.sequence));
         }
         self.change(key, |ring, _| {
             ring.may_repeat |= again;
+            ring.reserve();
             ring.entries.push_back(Entry { message: message.clone(), until, lane });
             ring.count(lane, cost);
         });
@@ -265,20 +294,25 @@ impl Histories {
         });
         while self.held.held().bytes > bytes_max {
             let Some((_, most)) = self.by_size.last().copied() else { break };
-            self.change(Key::from_u64(most), |ring, held| {
+            let key = Key::from_u64(most);
+            self.change(key, |ring, held| {
                 ring.pop_front(held);
             });
             evicted += 1;
+            let is_over = |ring: &Ring| ring.entries.is_empty() && ring.left_at.is_some() && !ring.is_moving;
+            if self.rings.get(key).is_some_and(is_over) {
+                self.forget(key);
+            }
         }
         self.evicted += evicted;
     }
 
-    /// Counts a message for its sender; false if that has as much as it may. The backend and operators, who
+    /// Counts a message for its sender, and its ring if it is the first there; false if that has as much as it may. The backend and operators, who
     /// speak as nobody, may have all.
-    fn take_share(&mut self, message: &Message) -> bool {
-        const ANY: Amount = Amount { entries: u64::MAX, bytes: u64::MAX };
+    fn take_share(&mut self, message: &Message, is_first: bool) -> bool {
         let bytes = if message.sender == UserId(0) { u64::MAX } else { self.bytes_max / HISTORY_SHARES };
-        self.held.take((message.app, message.sender), cost(message), ANY, Amount { bytes, ..ANY })
+        let cost = cost(message) + if is_first { ring_bytes(self.keeps.len()) } else { 0 };
+        self.held.take((message.app, message.sender), cost, ANY, Amount { bytes, ..ANY })
     }
 
     /// The bytes that one room may have.
@@ -429,10 +463,12 @@ impl Histories {
         let (has, cost) = (self.rings[key].lanes[usize::from(lane)], cost(message));
         let bounds = Amount { entries: keep.messages.into(), bytes: keep.bytes.into() };
         let until = said_at(message).min(now) + Duration::from_millis(keep.ms.into());
-        if !has.has_room(cost, bounds) || until <= now || !self.take_share(message) {
+        if !has.has_room(cost, bounds) || until <= now || !self.take_share(message, true) {
             return false;
         }
-        self.change(key, |ring, _| {
+        self.change(key, |ring, held| {
+            ring.bear(held, ring.own_bytes(), 0);
+            ring.reserve();
             ring.entries.push_front(Entry { message: message.clone(), until, lane });
             ring.count(lane, cost);
         });
@@ -490,7 +526,9 @@ impl Histories {
                 lanes[usize::from(entry.lane)].add(cost(&entry.message));
             }
             assert_eq!(ring.lanes, lanes);
-            assert_eq!(ring.bytes, lanes.iter().map(|lane| lane.bytes).sum::<u64>());
+            let of_ring = if ring.entries.is_empty() { 0 } else { ring.own_bytes() };
+            assert_eq!(ring.bytes, lanes.iter().map(|lane| lane.bytes).sum::<u64>() + of_ring);
+            assert!(ring.entries.capacity() <= ring.entries.len() * 5 / 4 + 2, "little room is kept free");
             assert!(ring.bytes <= self.share());
             for (lane, keep) in lanes.iter().zip(&self.keeps) {
                 assert!(lane.entries <= keep.messages.into() && lane.bytes <= keep.bytes.into());
@@ -499,8 +537,11 @@ impl Histories {
             assert!(sequences.is_sorted_by(|a, b| a < b), "a ring has the room's order");
             assert!(self.by_size.contains(&(class(ring.bytes), key.as_u64())));
         }
-        let entries = self.rings.iter().flat_map(|(_, ring)| ring.messages());
-        self.held.check_invariants(entries.map(|message| ((message.app, message.sender), cost(message))));
+        let entries = self.rings.iter().flat_map(|(_, ring)| ring.messages().enumerate());
+        self.held.check_invariants(entries.map(|(at, message)| {
+            let of_ring = if at == 0 { ring_bytes(self.keeps.len()) } else { 0 };
+            ((message.app, message.sender), cost(message) + of_ring)
+        }));
         assert_eq!(self.by_size.len(), self.rings.len());
         assert_eq!(self.index.len(), self.rings.len());
         assert!(self.held.held().bytes <= self.bytes_max);
@@ -554,10 +595,30 @@ impl Ring {
         self.entries.get(at).map(|entry| entry.message.sequence)
     }
 
-    /// Counts a message, which its sender's share has.
+    /// Counts a message that was added, which its sender's share has.
     fn count(&mut self, lane: u16, cost: u64) {
         self.lanes[usize::from(lane)].add(cost);
-        self.bytes += cost;
+        self.bytes += cost + if self.entries.len() == 1 { self.own_bytes() } else { 0 };
+    }
+
+    /// What it takes beside its messages.
+    fn own_bytes(&self) -> u64 {
+        ring_bytes(self.lanes.len())
+    }
+
+    /// The oldest message bears so much of the ring, in place of what it bore.
+    fn bear(&self, held: &mut Held, before: u64, after: u64) {
+        let Some(Entry { message, .. }) = self.entries.front() else { return };
+        let (who, cost) = ((message.app, message.sender), cost(message));
+        held.give_back(who, cost + before);
+        held.take(who, cost + after, ANY, ANY);
+    }
+
+    /// Makes room for one more: an eighth at most stays free.
+    fn reserve(&mut self) {
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(self.entries.len() / 8 + 1);
+        }
     }
 
     fn pop_front(&mut self, held: &mut Held) -> bool {
@@ -568,11 +629,18 @@ impl Ring {
         let Some(entry) = self.entries.remove(at) else { return false };
         let cost = cost(&entry.message);
         self.lanes[usize::from(entry.lane)].sub(cost);
-        self.bytes -= cost;
-        held.give_back((entry.message.app, entry.message.sender), cost);
+        let own = self.own_bytes();
+        self.bytes -= cost + if self.entries.is_empty() { own } else { 0 };
+        held.give_back((entry.message.app, entry.message.sender), cost + if at == 0 { own } else { 0 });
+        if at == 0 {
+            self.bear(held, 0, own);
+        }
         self.gone = self.gone.max(entry.message.sequence);
+        let len = self.entries.len();
         if self.entries.is_empty() {
             self.entries = VecDeque::new(); // rooms that fell silent cost little
+        } else if self.entries.capacity() > len * 5 / 4 + 2 {
+            self.entries.shrink_to(len + len / 8 + 1);
         }
         true
     }

@@ -39,8 +39,11 @@ pub(crate) const RESYNC_PER_STEP: u32 = 512;
 /// The pause between two steps of a resync: about as fast as one Redis takes them.
 pub(crate) const RESYNC_PAUSE: Duration = Duration::from_millis(10);
 
-/// Bytes that a kept room message counts for, beside its payload and its client message id.
-pub(crate) const ENTRY_BYTES: usize = 160;
+/// What a message that a room keeps counts for beside its payload and its name: its place in the ring, the
+/// allocations of the two, and the place of its sender among those who have shares.
+pub(crate) const ENTRY_BYTES: usize = 384;
+/// What a room that keeps something counts for, which its oldest message bears. Each lane counts besides.
+pub(crate) const RING_BYTES: u64 = 640;
 /// One room may keep this part (a sixteenth) of the bytes that all rooms may keep.
 pub(crate) const HISTORY_SHARES: u64 = 16;
 /// The highest number of messages of one business code that a room may be set to keep.
@@ -63,6 +66,8 @@ pub(crate) const RECALLS_SHARD_MAX: u64 = 1 << 14;
 pub(crate) const RECALL_BYTES_PER_STEP: usize = 512 * 1024;
 /// Bytes that an answer counts for beside its messages.
 pub(crate) const RECALL_BYTES: usize = 512;
+/// Bytes that a message of an answer counts for beside its payload and its name.
+pub(crate) const RECALL_ENTRY_BYTES: usize = 160;
 /// The pause between two steps of the answers.
 pub(crate) const RECALL_PAUSE: Duration = Duration::from_millis(2);
 /// How long a room that has come from another owner waits for that owner's history, before it reports the
@@ -153,7 +158,7 @@ impl Default for Limits {
             room_messages_per_second: 1_000,
             room_burst: 4_096,
             history_messages: 100,
-            history_bytes: 64 * 1024,
+            history_bytes: 96 * 1024,
             history_ms: 600_000,
             history_bytes_max: 64 << 20,
         }

@@ -11,7 +11,7 @@ use wire::node::{Owners, PART_BYTES, PART_MESSAGES_MAX};
 use wire::{AppId, RoomId};
 
 use crate::limits::{
-    ENTRY_BYTES, RECALL_BYTES, RECALL_BYTES_PER_STEP, RECALL_PAUSE, RECALLS_MAX, RECALLS_SHARD_MAX,
+    RECALL_BYTES, RECALL_BYTES_PER_STEP, RECALL_ENTRY_BYTES, RECALL_PAUSE, RECALLS_MAX, RECALLS_SHARD_MAX,
 };
 
 /// A shard wants what a room said.
@@ -211,5 +211,5 @@ pub(crate) fn in_parts(messages: Vec<Message>) -> Vec<Vec<Message>> {
 }
 
 fn weight(message: &Message) -> usize {
-    ENTRY_BYTES + message.client_msg_id.as_bytes().len() + message.payload.len()
+    RECALL_ENTRY_BYTES + message.client_msg_id.as_bytes().len() + message.payload.len()
 }

@@ -236,7 +236,7 @@ pub const KEYS: &[Key] = &[
         "Messages of one business code that a room keeps for members who were away; a route's history_messages goes over it, and so\n\
          with the two that follow. 0 of any keeps none.",
     ),
-    key("router.history_bytes", "Bytes of these, about 160 for each message besides."),
+    key("router.history_bytes", "Bytes of these, about 384 for each message besides."),
     key("router.history_ms", "How long they are kept, in ms."),
     key(
         "router.history_bytes_max",
