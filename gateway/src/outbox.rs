@@ -199,6 +199,7 @@ pub(crate) struct Outbox {
     flight_key: u32,
     /// The bytes of `reliable` and `flights`.
     reliable_bytes: u32,
+    /// The bytes of `lossy`, with their overhead.
     lossy_bytes: u32,
     /// The bytes of `answers`, with their overhead.
     answer_bytes: u32,
@@ -323,11 +324,13 @@ impl Outbox {
         waited: Option<(RouteClass, Stamp)>,
         bytes_max: usize,
     ) -> u64 {
-        self.lossy_bytes += frames.len() as u32;
+        self.lossy_bytes += weight(&frames) as u32;
+        let is_too_long = frames.len() > bytes_max;
         let stamp = self.next_stamp();
         self.lossy.push_back(Lossy { stamp, messages, frames, waited });
         let mut dropped = 0;
-        while self.lossy_bytes as usize > bytes_max {
+        // What has room alone stays, so that no limit is too low for a frame.
+        while self.lossy_bytes as usize > bytes_max && (is_too_long || self.lossy.len() > 1) {
             let oldest = self.pop_lossy().expect("its bytes are of messages");
             dropped += u64::from(oldest.messages);
         }
@@ -563,7 +566,7 @@ impl Outbox {
     fn bytes(&self) -> u64 {
         let held =
             u64::from(self.reliable_bytes) + u64::from(self.lossy_bytes) + u64::from(self.answer_bytes);
-        self.control.len() as u64 + held + (ENTRY_BYTES * self.lossy.len()) as u64
+        self.control.len() as u64 + held
     }
 
     fn next_stamp(&mut self) -> u32 {
@@ -574,7 +577,7 @@ impl Outbox {
 
     fn pop_lossy(&mut self) -> Option<Lossy> {
         let oldest = self.lossy.pop_front()?;
-        self.lossy_bytes -= oldest.frames.len() as u32;
+        self.lossy_bytes -= weight(&oldest.frames) as u32;
         Some(oldest)
     }
 
@@ -620,7 +623,7 @@ impl Outbox {
         let flying: usize = self.flights.iter().map(|flight| weight(&flight.frame)).sum();
         assert_eq!(waiting + flying, self.reliable_bytes as usize);
         assert_eq!(
-            self.lossy.iter().map(|lossy| lossy.frames.len()).sum::<usize>(),
+            self.lossy.iter().map(|lossy| weight(&lossy.frames)).sum::<usize>(),
             self.lossy_bytes as usize
         );
         let answers = self.answers.iter().map(|(_, frame)| frame.len() + ENTRY_BYTES);
@@ -636,12 +639,13 @@ enum Lane {
     Answers,
 }
 
-/// What a reliable message counts for: its frame and its overhead.
+/// What a reliable message counts for, or lossy ones that came together: the frames and their overhead.
 pub(crate) fn weight(frame: &Bytes) -> usize {
     frame.len() + ENTRY_BYTES
 }
 
 const _: () = assert!(size_of::<(u32, Reliable)>() <= ENTRY_BYTES && size_of::<Flight>() <= ENTRY_BYTES);
+const _: () = assert!(size_of::<Lossy>() <= ENTRY_BYTES);
 
 /// What [`Outbox::retry`] found.
 pub(crate) enum Retry<'a> {

@@ -323,13 +323,13 @@ fn lossy_messages_for_a_slow_reader_drop_oldest_first_within_the_bound() {
     for id in 1..=1_000 {
         world.deliver_lossy(slow, id, &payload);
         world.deliver_lossy(other, id, "y");
-        assert!(world.metrics().outbox_bytes <= 2 * 128 * 1024);
+        assert!(world.metrics().outbox_bytes <= 128 * 1024, "what keeps the messages counts too");
     }
     assert_eq!(world.messages(other).len(), 1_000, "others feel nothing");
     world.go_on_reading(slow);
     let kept: Vec<u64> = world.messages(slow).iter().map(|m| m.id.0).collect();
     let dropped = world.metrics().lossy_dropped;
-    assert!((120..140).contains(&(kept.len() - 1)), "{} kept", kept.len());
+    assert!((110..120).contains(&(kept.len() - 1)), "{} kept", kept.len());
     assert_eq!(kept[0], 1, "in flight before the socket filled up");
     assert!(kept[1..].iter().copied().eq(dropped + 2..=1_000), "the newest are kept, in order");
     assert_eq!(world.metrics().outbox_bytes, 0);

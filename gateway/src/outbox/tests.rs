@@ -41,9 +41,9 @@ impl Fixture {
 #[test]
 fn answers_come_first_and_the_lanes_keep_their_common_order() {
     let mut it = Fixture::new();
-    it.lossy("a", 99);
+    it.lossy("a", 999);
     it.reliable(1, "b").unwrap();
-    it.lossy("c", 99);
+    it.lossy("c", 999);
     assert!(it.outbox.push_control(99, |control| control.extend_from_slice(b"!")));
     assert_eq!(it.fill(), "!abc");
     assert_eq!(it.fill(), "");
@@ -58,7 +58,7 @@ fn a_full_window_holds_back_what_came_later_until_an_ack() {
     for (id, frame) in [(1, "1"), (2, "2"), (3, "3")] {
         it.reliable(id, frame).unwrap();
     }
-    it.lossy("x", 99);
+    it.lossy("x", 999);
     assert_eq!(it.fill(), "12");
     assert_eq!(it.fill(), "");
     assert!(it.outbox.ack(MessageId(2)).is_some());
@@ -69,9 +69,9 @@ fn a_full_window_holds_back_what_came_later_until_an_ack() {
 #[test]
 fn the_lossy_lane_drops_its_oldest() {
     let mut it = Fixture::new();
-    assert_eq!(it.lossy("11", 6), 0);
-    assert_eq!(it.lossy("22", 6), 0);
-    assert_eq!(it.lossy("3333", 6), 1);
+    assert_eq!(it.lossy("11", 6 + 2 * ENTRY_BYTES), 0);
+    assert_eq!(it.lossy("22", 6 + 2 * ENTRY_BYTES), 0);
+    assert_eq!(it.lossy("3333", 6 + 2 * ENTRY_BYTES), 1);
     assert_eq!(it.fill(), "223333");
 }
 
@@ -218,12 +218,12 @@ fn what_waits_goes_along_when_a_connection_turns_out_to_be_from_elsewhere() {
 #[test]
 fn answers_in_order_do_not_stand_in_the_way_of_what_is_dropped() {
     let mut it = Fixture::new();
-    it.lossy("a", 2);
+    it.lossy("a", 2 + 2 * ENTRY_BYTES);
     for _ in 0..3 {
         assert!(it.outbox.push_in_order("?".into(), 10_000));
     }
-    it.lossy("b", 2);
-    assert_eq!(it.lossy("c", 2), 1);
+    it.lossy("b", 2 + 2 * ENTRY_BYTES);
+    assert_eq!(it.lossy("c", 2 + 2 * ENTRY_BYTES), 1);
     assert_eq!(it.fill(), "???bc");
     assert!(it.outbox.is_idle());
     it.outbox.check_invariants();
@@ -259,7 +259,7 @@ fn abandoning_tells_every_debt_once() {
     for id in 1..=3 {
         it.reliable(id, "m").unwrap();
     }
-    it.lossy("x", 99);
+    it.lossy("x", 999);
     it.fill();
     let mut told = Vec::new();
     it.outbox.abandon(|owed, timer| match owed {
@@ -275,7 +275,7 @@ fn a_pooled_outbox_is_reused_and_bytes_are_counted() {
     let mut outboxes = Outboxes::default();
     let [address] = addresses();
     let mut one = OutboxId::NONE;
-    outboxes.update(owner(0, address), &mut one, |outbox| outbox.push_lossy("abc".into(), 1, None, 99));
+    outboxes.update(owner(0, address), &mut one, |outbox| outbox.push_lossy("abc".into(), 1, None, 999));
     assert_eq!(outboxes.bytes(), 3 + ENTRY_BYTES as u64);
     outboxes.check_invariants(1);
     let mut batch = SendBatch::new();
