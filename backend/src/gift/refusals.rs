@@ -1,42 +1,95 @@
-//! How many gifts of each sender this process has seen refused in this minute.
+//! How many gifts of each sender this process has seen refused of late. Each leaves a row for a month.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// So many times what a minute allows a sender may have in a day; then a minute allows one.
+const DAY_TIMES: u32 = 25;
 
-/// Counts by sender, which begin anew each minute. Each sender here has sent a gift in this minute, so there
-/// are no more entries than gifts.
-#[derive(Default)]
-pub struct Refusals(Mutex<Counts>);
+/// Counts by sender, which begin anew each minute and each day. A sender who is in here has sent a gift
+/// within it, so there are no more than those.
+pub struct Refusals {
+    counts: Mutex<Counts>,
+    day_times: u32,
+}
 
 #[derive(Default)]
 struct Counts {
+    of_minute: Span,
+    of_day: Span,
+}
+
+#[derive(Default)]
+struct Span {
     since: Option<Instant>,
     by_sender: HashMap<i64, u32>,
 }
 
-impl Refusals {
-    /// Counts one more of this sender. Returns the number.
-    pub fn count(&self, sender_id: i64) -> u32 {
-        let mut counts = self.lock();
-        let count = counts.by_sender.entry(sender_id).or_default();
-        *count = count.saturating_add(1);
-        *count
+impl Span {
+    fn begin(&mut self, length: Duration) {
+        if self.since.is_none_or(|since| since.elapsed() >= length) {
+            *self = Self { since: Some(Instant::now()), by_sender: HashMap::new() };
+        }
     }
 
-    /// How many there are of this sender.
-    pub fn of(&self, sender_id: i64) -> u32 {
-        self.lock().by_sender.get(&sender_id).copied().unwrap_or(0)
+    fn count(&mut self, sender_id: i64) {
+        let count = self.by_sender.entry(sender_id).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    fn of(&self, sender_id: i64) -> u32 {
+        self.by_sender.get(&sender_id).copied().unwrap_or(0)
+    }
+}
+
+impl Refusals {
+    /// Counts of a minute alone.
+    pub fn of_minutes() -> Self {
+        Self { counts: Mutex::default(), day_times: u32::MAX }
+    }
+
+    /// Counts of a minute and a day.
+    pub fn of_days() -> Self {
+        Self { counts: Mutex::default(), day_times: DAY_TIMES }
+    }
+
+    /// One more of this sender. Whether it is within what a sender may have of them; otherwise it leaves no
+    /// row, and does not count.
+    pub fn count(&self, sender_id: i64, per_minute: u32) -> bool {
+        let mut counts = self.lock();
+        let is_within = counts.of(sender_id) < self.max(&counts, sender_id, per_minute);
+        if is_within {
+            counts.of_minute.count(sender_id);
+            counts.of_day.count(sender_id);
+        }
+        is_within
+    }
+
+    /// Whether this sender has as many as it may.
+    pub fn are_too_many(&self, sender_id: i64, per_minute: u32) -> bool {
+        let counts = self.lock();
+        counts.of(sender_id) >= self.max(&counts, sender_id, per_minute)
+    }
+
+    fn max(&self, counts: &Counts, sender_id: i64, per_minute: u32) -> u32 {
+        let is_many = counts.of_day.of(sender_id) >= per_minute.saturating_mul(self.day_times);
+        if is_many { 1 } else { per_minute }
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.since.is_none_or(|since| since.elapsed() >= MINUTE) {
-            *counts = Counts { since: Some(Instant::now()), by_sender: HashMap::new() };
-        }
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.of_minute.begin(MINUTE);
+        counts.of_day.begin(DAY);
         counts
+    }
+}
+
+impl Counts {
+    fn of(&self, sender_id: i64) -> u32 {
+        self.of_minute.of(sender_id)
     }
 }
 
@@ -44,12 +97,47 @@ impl Refusals {
 mod tests {
     use super::*;
 
+    fn pass(refusals: &Refusals, time: Duration) {
+        let mut counts = refusals.counts.lock().unwrap();
+        let Counts { of_minute, of_day } = &mut *counts;
+        for span in [of_minute, of_day] {
+            span.since = span.since.and_then(|since| since.checked_sub(time));
+        }
+    }
+
     #[test]
     fn counts_are_of_one_sender_and_one_minute() {
-        let refusals = Refusals::default();
-        assert_eq!([1, 1, 2].map(|sender_id| refusals.count(sender_id)), [1, 2, 1]);
-        assert_eq!([1, 2, 3].map(|sender_id| refusals.of(sender_id)), [2, 1, 0]);
-        refusals.0.lock().unwrap().since = Instant::now().checked_sub(MINUTE);
-        assert_eq!(refusals.of(1), 0);
+        let refusals = Refusals::of_days();
+        assert_eq!([1, 1, 1, 2].map(|sender_id| refusals.count(sender_id, 2)), [true, true, false, true]);
+        assert_eq!([1, 2, 3].map(|sender_id| refusals.are_too_many(sender_id, 2)), [true, false, false]);
+        pass(&refusals, MINUTE);
+        assert!(!refusals.are_too_many(1, 2));
+    }
+
+    /// Who is refused all day leaves no row every three seconds. A gift that is paid does not count.
+    #[test]
+    fn who_has_many_in_a_day_has_one_in_a_minute() {
+        let refusals = Refusals::of_days();
+        let mut all = 0;
+        for _ in 0..100 {
+            while !refusals.are_too_many(1, 20) {
+                assert!(refusals.count(1, 20));
+                all += 1;
+            }
+            pass(&refusals, MINUTE);
+        }
+        assert_eq!(all, 25 * 20 + 75);
+        assert!(!refusals.are_too_many(2, 20));
+        refusals.counts.lock().unwrap().of_day.since = Instant::now().checked_sub(DAY);
+        assert_eq!((0..30).filter(|_| refusals.count(1, 20)).count(), 20);
+    }
+
+    /// A sender that is turned away for a minute does not lose its day.
+    #[test]
+    fn what_is_turned_away_does_not_count() {
+        let refusals = Refusals::of_days();
+        assert_eq!((0..10_000).filter(|_| refusals.count(1, 20)).count(), 20);
+        pass(&refusals, MINUTE);
+        assert_eq!((0..10_000).filter(|_| refusals.count(1, 20)).count(), 20);
     }
 }

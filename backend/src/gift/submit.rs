@@ -63,7 +63,7 @@ impl Gifts {
     /// refused gift.
     pub(crate) fn refuse_bad(&self, identity: Identity) {
         let (sender_id, config) = (identity.sender_id, &self.store.config);
-        let is_within = self.refused.count(sender_id) <= config.gift_refusals_per_minute;
+        let is_within = self.refused.count(sender_id, config.gift_refusals_per_minute);
         if is_within && may_be_told(self, sender_id) {
             drop(self.outbox.mention(message::not_understood(config.app, identity))); // nobody waits for it
         }
@@ -96,7 +96,7 @@ fn check(request: &GiftRequest) -> Result<(), Error> {
 /// All steps before the queue. The sender is counted before anything is looked up.
 async fn first_step(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Step, Error> {
     let GiftRequest { identity, contents, .. } = request;
-    if gifts.refused.of(identity.sender_id) >= gifts.store.config.gift_refusals_per_minute {
+    if gifts.refused.are_too_many(identity.sender_id, gifts.store.config.gift_refusals_per_minute) {
         return too_many(gifts, request, limit);
     }
     let seen = gifts.catalogue.seen_price(contents.gift_id, request.price);
@@ -150,9 +150,9 @@ async fn doubt(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Ste
     if let Some(order) = remembered(gifts, identity).await {
         return Ok(repeat(gifts, request, &order));
     }
-    match gifts.doubted.count(identity.sender_id) > gifts.store.config.gift_refusals_per_minute {
-        true => too_many(gifts, request, limit),
-        false => Ok(Step::Queue),
+    match gifts.doubted.count(identity.sender_id, gifts.store.config.gift_refusals_per_minute) {
+        true => Ok(Step::Queue),
+        false => too_many(gifts, request, limit),
     }
 }
 
@@ -172,7 +172,7 @@ fn too_many(gifts: &Gifts, request: &GiftRequest, limit: Limit) -> Result<Step, 
 
 /// Whether a sender may get one more message about a packet that is no gift, or too many.
 fn may_be_told(gifts: &Gifts, sender_id: i64) -> bool {
-    gifts.told.count(sender_id) <= TOLD_PER_MINUTE_MAX
+    gifts.told.count(sender_id, TOLD_PER_MINUTE_MAX)
 }
 
 /// The answer in the cache, if there is one.

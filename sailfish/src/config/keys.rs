@@ -462,7 +462,8 @@ pub const KEYS: &[Key] = &[
     key("backend.gifts_per_second", "Gifts that one user may send in a second."),
     key(
         "backend.gift_refusals_per_minute",
-        "Refused gifts of one user in a minute, in each process. Past that, all gifts of the user are turned away without a check.",
+        "Refused gifts of one user in a minute, in each process. Past that, all gifts of the user are turned away without a check.\n\
+         After 25 times as many in a day, a minute allows one.",
     ),
     key("backend.gift_batch_max", "The most gifts in one transaction."),
     key(
