@@ -16,7 +16,11 @@ pub struct LoginId(String);
 impl LoginId {
     /// The id of this token's login.
     pub fn of(token: &str) -> Self {
-        Self(hex::text(&hash(token)))
+        Self::of_hash(&hash(token))
+    }
+
+    fn of_hash(hash: &[u8]) -> Self {
+        Self(hex::text(hash))
     }
 
     /// The name of this login in IM tokens. It reveals neither the hash nor the token.
@@ -37,13 +41,17 @@ pub async fn user_of(app: &App, token: &str) -> Result<Option<i64>, Error> {
     Ok(login.filter(|login| login.expires_ms > app.store.clock.now_ms()).map(|login| login.user_id))
 }
 
-/// Begins a login, and ends the oldest one of a user who has too many. Returns its token, and when it ends,
-/// in ms since the UNIX epoch.
+/// Begins a login, and ends the oldest one of a user who has too many, with the IM tokens that came from it.
+/// Returns its token, and when it ends, in ms since the UNIX epoch.
 pub async fn begin(app: &App, user_id: i64) -> Result<(String, i64), Error> {
     let token = random::hex::<32>();
     let expires_ms = app.store.clock.now_ms() + i64::from(app.store.config.login_ttl_days) * DAY_MS;
     login_token::insert(app.store.db.writer(), &hash(&token), Login { user_id, expires_ms }).await?;
     let older = login_token::older(app.store.db.primary(), user_id, LOGINS_MAX).await?;
+    for hash in &older {
+        let login = LoginId::of_hash(hash).session().to_owned();
+        revocations::add(&app.store, user_id, Some(login)).await?;
+    }
     if !older.is_empty() {
         delete(app, &older).await?;
     }

@@ -301,18 +301,27 @@ both!(
 );
 
 both!(
-    /// A user's logins are bounded: the oldest ends when there are too many.
+    /// A user's logins are bounded: the oldest ends when there are too many, and so do its IM tokens.
     the_oldest_of_too_many_logins_ends,
     |stack| async move {
+        let gateways = Gateways::start().await;
+        let push_url = gateways.url.clone();
         let config = backend::Config { logins_per_minute: 1_000, codes_per_phone_day: 1_000, ..stack.config() };
-        let node = stack.backend_with(config).await;
-        let mut tokens = Vec::new();
+        let node = stack.backend_with(backend::Config { push_url, ..config }).await;
+        let (mut tokens, mut oldest) = (Vec::new(), [String::new(), String::new()]);
         for _ in 0..22 {
             forget_sends(&node, &phone(1)).await;
             tokens.push(log_in(&node, &phone(1)).await.1);
             stack.clock().advance_ms(1);
+            if tokens.len() == 2 {
+                oldest = [im_login(&node, &tokens[0], "web").await, im_login(&node, &tokens[1], "web").await];
+            }
         }
         assert_eq!(count(&node, "t_login_token").await, 20);
+        until("the gateways are told", async || gateways.said.lock().unwrap().revoked.len() == 2).await;
+        let revoked = std::mem::take(&mut gateways.said.lock().unwrap().revoked);
+        let logins: BTreeSet<&str> = revoked.iter().map(|one| one["login"].as_str().unwrap()).collect();
+        assert_eq!(logins, oldest.iter().map(String::as_str).collect());
         for (index, token) in tokens.iter().enumerate() {
             assert_eq!(is_logged_in(&node, token).await, index >= 2, "{index}");
         }
@@ -411,6 +420,16 @@ impl Gateways {
     }
 }
 
+/// What the IM tokens of a login call it.
+async fn im_login(node: &Node, login: &str, device: &str) -> String {
+    let body = Some(json!({ "device": device }));
+    let (status, made) = call("POST", format!("{}/im/token", node.url()), Some(login), body).await;
+    assert_eq!(status, 200, "{device}");
+    let claims = made["token"].as_str().unwrap().split('.').nth(1).unwrap();
+    let claims = serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    claims["sid"].as_str().unwrap().to_owned()
+}
+
 both!(
     /// A logout takes back what the login got: its tokens are refused, and no others. The company's own
     /// services take back all.
@@ -419,14 +438,7 @@ both!(
         let gateways = Gateways::start().await;
         let node = stack.backend_with(backend::Config { push_url: gateways.url.clone(), ..stack.config() }).await;
         let url = node.url();
-        let login_of = async |login: &str, device: &str| {
-            let body = Some(json!({ "device": device }));
-            let (status, made) = call("POST", format!("{url}/im/token"), Some(login), body).await;
-            assert_eq!(status, 200, "{device}");
-            let claims = made["token"].as_str().unwrap().split('.').nth(1).unwrap();
-            let claims = serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
-            claims["sid"].as_str().unwrap().to_owned()
-        };
+        let login_of = async |login: &str, device: &str| im_login(&node, login, device).await;
         let logout = async |login: &str| call("POST", format!("{url}/logout"), Some(login), None).await.0;
         let said = || std::mem::take(&mut gateways.said.lock().unwrap().revoked);
         let one_said = async || {
