@@ -140,6 +140,9 @@ pub fn write(text: &str) -> io::Result<()> {
 
 /// The same of bytes that are our own, such as tabs.
 pub fn write_bytes(bytes: &[u8]) -> io::Result<()> {
+    if engine::stdout_was_closed() {
+        return Err(io::Error::other("it is closed"));
+    }
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()

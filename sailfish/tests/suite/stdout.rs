@@ -47,6 +47,34 @@ fn ends_with_1_and_one_line(command: &mut Command, arguments: &[&str]) {
     assert!(line.starts_with("sailfish: stdout: No space left"), "{arguments:?}: {line}");
 }
 
+/// `sailfish token --user 1 >&-`: the runtime of Rust opens `/dev/null` in its place, and nobody has the token.
+#[test]
+fn a_closed_stdout_is_1_and_one_line() {
+    let commands: [&[&str]; 6] = [
+        &["token", "--user", "1"],
+        &["up", "--print-config"],
+        &["backend", "--print-config"],
+        &["--help"],
+        &["--version"],
+        &["completions", "bash"],
+    ];
+    for arguments in commands {
+        let program = sailfish().get_program().to_owned();
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(program).args(arguments);
+        let done = command.env("SAILFISH_TOKEN__SECRET", SECRET).output().unwrap();
+        let line = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(
+            (done.status.code(), &*line),
+            (Some(1), "sailfish: stdout: it is closed\n"),
+            "{arguments:?}"
+        );
+    }
+    // A reader that is there but reads nothing is none of these.
+    let done = sailfish().arg("--version").stdout(Stdio::null()).status().unwrap();
+    assert_eq!(done.code(), Some(0));
+}
+
 /// The users of the demonstration are made, and nobody gets their tokens.
 #[test]
 fn a_demonstration_on_a_full_stdout_is_1_and_one_line() {
