@@ -100,8 +100,8 @@ pub struct Port {
 }
 
 impl Port {
-    /// Opens a port of an address of its own, where the system has that many. On an address that all share, the
-    /// number of a port that is shut for a while would be free for others.
+    /// Opens a port of an address of its own, where the system has that many. On an address that all share,
+    /// the number of a port that is shut for a while would be free for others.
     pub fn open() -> Verdict<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = (std::process::id() << 6).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));

@@ -135,8 +135,8 @@ pub fn heartbeat(play: &mut Play) -> Verdict {
     Ok(())
 }
 
-/// Judges what is to come so many heartbeat periods after the login, by times from the login on: a machine that
-/// stands still for a moment makes a period look longer and the next one shorter.
+/// Judges what is to come so many heartbeat periods after the login, by times from the login on: a machine
+/// that stands still for a moment makes a period look longer and the next one shorter.
 fn is_in_time(what: &str, periods: u32, after: Duration) -> Verdict {
     ensure!(
         after >= HEARTBEAT * periods * 3 / 4,
