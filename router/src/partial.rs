@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use shard::Shares;
 use wire::client::Message;
 use wire::node::DeliveryId;
-use wire::{AppId, UserId};
+use wire::{AppId, MessageId, UserId};
 
 use crate::limits::Limits;
 use crate::outbox::Seat;
@@ -23,6 +23,8 @@ pub(crate) struct Given {
     /// The session that acked it. A gateway whose link was lost may announce it once more, and it has the
     /// message.
     pub(crate) acked_by: Option<Seat>,
+    /// Its sender's shard has given it to another owner, which gives it to all devices.
+    pub(crate) is_withdrawn: bool,
 }
 
 /// The bytes of a message's payload and client message id.
@@ -58,7 +60,26 @@ impl Partial {
 
     /// The messages that a newly announced device of a user has missed.
     pub(crate) fn of(&self, app: AppId, user: UserId) -> Vec<Given> {
-        self.given.get(&(app, user)).cloned().unwrap_or_default()
+        let its = self.given.get(&(app, user)).into_iter().flatten();
+        its.filter(|given| !given.is_withdrawn).cloned().collect()
+    }
+
+    /// Whether the shard of its sender has withdrawn a message.
+    pub(crate) fn is_withdrawn(&self, app: AppId, user: UserId, delivery: DeliveryId) -> bool {
+        let its = self.given.get(&(app, user)).into_iter().flatten();
+        its.into_iter().any(|given| given.delivery == delivery && given.is_withdrawn)
+    }
+
+    /// The shard of its sender withdraws a message.
+    pub(crate) fn withdraw(&mut self, app: AppId, user: UserId, is_it: impl Fn(DeliveryId) -> bool) {
+        let its = self.given.get_mut(&(app, user)).into_iter().flatten();
+        its.filter(|given| is_it(given.delivery)).for_each(|given| given.is_withdrawn = true);
+    }
+
+    /// A message is submitted again.
+    pub(crate) fn resubmit(&mut self, app: AppId, user: UserId, id: MessageId) {
+        let its = self.given.get_mut(&(app, user)).into_iter().flatten();
+        its.filter(|given| given.message.id == id).for_each(|given| given.is_withdrawn = false);
     }
 
     /// Stops keeping a message, because a session has acked it or all have failed. False if it was not kept

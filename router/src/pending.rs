@@ -3,7 +3,7 @@
 use shard::{Instant, ShardId, Shares, Slab};
 use wire::client::{FailReason, Message};
 use wire::node::{Class, DeliveryId, Submission, Target};
-use wire::{AppId, DeviceClass, UserId};
+use wire::{AppId, DeviceClass, MessageId, UserId};
 
 use crate::dedupe::Key;
 use crate::limits::Limits;
@@ -223,6 +223,12 @@ impl Pending {
     pub(crate) fn add_receiver(&mut self, delivery: DeliveryId, receiver: Seat) -> bool {
         let at = self.key_of(delivery);
         self.slab.get_mut(at).is_some_and(|waiting| waiting.receivers.add(receiver))
+    }
+
+    /// Whether that shard has submitted a letter under this id, and nobody has repeated it since.
+    pub(crate) fn is_of(&self, delivery: DeliveryId, shard: ShardId, submitted: MessageId) -> bool {
+        let letter = self.slab.get(self.key_of(delivery)).map(|waiting| &waiting.letter);
+        letter.is_some_and(|it| (it.sender.seat.shard, it.sender.submitted) == (shard, submitted))
     }
 
     /// Strikes a receiver off a letter; the letter stays. `None` when nobody waited for it.

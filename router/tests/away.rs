@@ -12,7 +12,8 @@ use router::Limits;
 use shard::ShardId;
 use wire::client::{FailReason, Outcome};
 use wire::node::{
-    Digests, Login, RangeSet, SessionId, ToBridge, ToGateway, ToRouter, range_of, session_digest,
+    Digests, Login, RangeSet, SessionId, Submission, Target, ToBridge, ToGateway, ToRouter, range_of,
+    session_digest,
 };
 use wire::{DeviceClass, UserId};
 
@@ -198,6 +199,45 @@ fn a_device_that_was_away_gets_what_the_others_were_given_meanwhile() {
     bench.router.timeout(bench.now);
     assert_eq!((bench.router.metrics().away, bench.router.metrics().unsettled), (0, 0));
     bench.router.check_invariants(); // nothing is kept any more
+}
+
+/// Its sender's shard goes by another owner, which gives it to all devices behind what the sender said
+/// before. Here it would come first. If the shard comes back with it, it is as before.
+#[test]
+fn a_device_that_is_back_does_not_get_what_was_withdrawn() {
+    let mut bench = bench();
+    bench.bind_at(C, ALICE, WEB, 7, login(0), true);
+    bench.bind_at(D, ALICE, PHONE, 8, login(0), true);
+    bench.bind_at(D, BOB, WEB, 9, login(0), true);
+    bench.down(C);
+    delivery(bench.submit(D, 9, to_user(ALICE, "m")));
+    let (target, first) = (Target::User(ALICE), bench.last_id);
+    delivery(bench.submit(D, 9, to_user(ALICE, "n")));
+    for id in [first, bench.last_id] {
+        bench.tell(D, ToRouter::Withdraw { app: APP, target, id });
+    }
+    bench.submit(D, 9, to_user(ALICE, "n"));
+    bench.up(C);
+    let given = deliveries(unchanged(&mut bench, C, &[ALICE], false));
+    let names: Vec<&str> = given.iter().map(|given| given.message.client_msg_id.as_str()).collect();
+    assert_eq!(names, ["n"]);
+}
+
+/// One without a name is no repeat, so it may wait here twice: submitted again, and held back when the link
+/// was lost by which it had left.
+#[test]
+fn what_waits_twice_is_withdrawn_at_once() {
+    let mut bench = bench();
+    bench.bind_at(C, ALICE, PHONE, 7, login(0), true);
+    bench.bind_at(D, BOB, WEB, 9, login(0), true);
+    bench.down(C);
+    bench.up(C);
+    assert_eq!(bench.submit(D, 9, to_user(ALICE, "")), []);
+    let id = bench.last_id;
+    let again = Submission { id, again: true, ..to_user(ALICE, "") };
+    assert_eq!(bench.submit_as(D, 9, again), []);
+    bench.tell(D, ToRouter::Withdraw { app: APP, target: Target::User(ALICE), id });
+    assert_eq!(deliveries(unchanged(&mut bench, C, &[ALICE], false)), []);
 }
 
 /// What others told of sessions that were theirs meanwhile is below.

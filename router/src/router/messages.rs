@@ -45,6 +45,11 @@ impl Router {
     /// Drops a parked message for which the sender's shard has found another owner.
     pub(super) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
         self.cluster.withdraw(from, app, target, id);
+        if let Target::User(user) = target {
+            // Devices that come back here would get it before what the next owner has of its sender.
+            let Self { partial, pending, .. } = self;
+            partial.withdraw(app, user, |delivery| pending.is_of(delivery, from, id));
+        }
     }
 
     /// Whether a message has to wait until gateways agree who owns what: its target may live on a gateway
@@ -129,6 +134,8 @@ impl Router {
             // A lossy repeat waits for no answer, so the first sender still gets it.
             if is_answered {
                 let other = letter.repeated_by(sender, submission);
+                let (app, user, id) = (letter.message.app, letter.receiver, letter.message.id);
+                self.partial.resubmit(app, user, id);
                 if other.submitted != letter.sender.submitted {
                     let superseded = ToGateway::Superseded { submitted: other.submitted };
                     self.outbox.gateway(other.seat.shard, superseded);
@@ -181,7 +188,8 @@ impl Router {
             Ok(delivery) => {
                 self.deliver(receivers.iter(), Some(delivery), &message, again);
                 if in_part {
-                    self.partial.keep(app, receiver, Given { delivery, message, acked_by: None });
+                    let given = Given { delivery, message, acked_by: None, is_withdrawn: false };
+                    self.partial.keep(app, receiver, given);
                 }
             }
             Err(letter) => {
@@ -205,7 +213,7 @@ impl Router {
     /// letter that is concluded stays so. One that was known before, too, and is announced again may have a
     /// message on its way to its client.
     pub(super) fn give_missed(&mut self, app: AppId, user: UserId, seat: Seat) {
-        for Given { delivery, message, acked_by } in self.partial.of(app, user) {
+        for Given { delivery, message, acked_by, .. } in self.partial.of(app, user) {
             if acked_by == Some(seat) {
                 continue;
             }
@@ -355,7 +363,12 @@ impl Router {
         };
         let letter = self.pending.remove(settled.at);
         let acked_by = reason.is_none().then_some(receiver);
-        let was_in_part = self.partial.settle(letter.message.app, letter.receiver, delivery, acked_by);
+        let (app, user) = (letter.message.app, letter.receiver);
+        let is_withdrawn = self.partial.is_withdrawn(app, user, delivery);
+        let was_in_part = self.partial.settle(app, user, delivery, acked_by);
+        if was_in_part && reason.is_some() && is_withdrawn {
+            return; // another owner has it
+        }
         if was_in_part && reason.is_some() && self.cluster.is_unsettled() {
             // Another session of its receiver may have yet to be announced.
             return self.hold_back(now, letter.sender, letter.into_submission());
