@@ -34,6 +34,11 @@ const OF_WHAT_OTHERS_SAID: [u64; 6] =
 /// Seeds in their short form, with clients by TLS, in which an owner did not know what one that had died had
 /// said: a stream did not say what members knew of, and all gateways that knew of it had ended.
 const OF_DEAD_OWNERS: [u64; 2] = [60_000_812, 55_007_816];
+/// Seeds whose faults, in their short form, were played with the schedule of another seed. There a message
+/// came late to a client that had joined meanwhile, and to one whose gateway had been cut off, and one that
+/// its sender's shard had withdrawn came early.
+const OF_OTHER_SCHEDULES: [(u64, u64); 3] =
+    [(1_353_956_233, 445), (1_353_951_330, 20), (1_353_954_052, 3_429)];
 /// Seeds of whole runs with clients by TLS, in which a client that acked late missed lossy messages.
 const OF_LATE_ACKS: [u64; 1] = [80_000_248];
 
@@ -46,7 +51,8 @@ fn before_tls(plan: Plan) -> Plan {
 fn seeds_keep_their_promises() {
     let recorded = PRESENCE_SEEDS.into_iter().chain(SEEDS_OF_TWO_OWNERS).map(Plan::short).map(before_tls);
     let as_drawn = (0..SEEDS).chain(OF_DEAD_OWNERS).map(Plan::short);
-    for plan in as_drawn.chain(recorded) {
+    let others = OF_OTHER_SCHEDULES.map(|(faults, seed)| Plan { seed, ..Plan::short(faults) });
+    for plan in as_drawn.chain(recorded).chain(others) {
         if let Err(failure) = sim::run(&plan, None) {
             panic!("{failure}");
         }
