@@ -337,11 +337,22 @@ impl Layers {
                 bytes = &[];
             }
         }
-        let Self { tls, records, upper, place, .. } = self;
-        let place = *place;
-        let Some(tls) = tls else {
-            return upper.received(rules, text_bytes_max, scratch, place, bytes, take);
-        };
+        if self.tls.is_none() {
+            return self.upper.received(rules, text_bytes_max, scratch, self.place, bytes, take);
+        }
+        self.received_sealed(rules, text_bytes_max, scratch, bytes, take)
+    }
+
+    /// Takes records of TLS, and what is in them.
+    fn received_sealed(
+        &mut self,
+        rules: &Rules,
+        text_bytes_max: usize,
+        scratch: &mut Scratch,
+        bytes: &[u8],
+        take: &mut dyn FnMut(Input<'_>) -> bool,
+    ) -> Result<(), Refusal> {
+        let Self { tls: Some(tls), records, upper, place, .. } = self else { return Ok(()) };
         let mut incoming = std::mem::take(&mut scratch.records);
         let (mut refused, mut goes_on) = (Ok(()), true);
         let mut hellos = scratch.hellos;
@@ -350,7 +361,7 @@ impl Layers {
             if !goes_on || plain.is_empty() {
                 return goes_on;
             }
-            refused = upper.received(rules, text_bytes_max, scratch, place, plain, &mut |input| {
+            refused = upper.received(rules, text_bytes_max, scratch, *place, plain, &mut |input| {
                 goes_on = take(input);
                 goes_on
             });

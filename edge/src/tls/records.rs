@@ -3,7 +3,7 @@
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, ReadTraffic, UnbufferedStatus,
 };
 use rustls::{CommonState, Error};
 
@@ -157,14 +157,8 @@ fn read_some(
         let UnbufferedStatus { mut discard, state } =
             connection.process(incoming.get_mut(at..).unwrap_or_default());
         let is_done = match state {
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                while let Some(Ok(record)) = traffic.next_record() {
-                    discard += record.discard;
-                    let is_heard = *stage != Stage::Deaf && !record.payload.is_empty();
-                    if is_heard && !take(record.payload) {
-                        *stage = Stage::Deaf;
-                    }
-                }
+            Ok(ConnectionState::ReadTraffic(traffic)) => {
+                discard += take_plain(traffic, stage, take);
                 *stage == Stage::Deaf
             }
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
@@ -196,6 +190,23 @@ fn read_some(
             return Ok(Read { at, has_ended });
         }
     }
+}
+
+/// Takes the plain text of records; how many of their bytes are done with.
+fn take_plain<Data>(
+    mut traffic: ReadTraffic<'_, '_, Data>,
+    stage: &mut Stage,
+    take: &mut dyn FnMut(&[u8]) -> bool,
+) -> usize {
+    let mut discard = 0;
+    while let Some(Ok(record)) = traffic.next_record() {
+        discard += record.discard;
+        let is_heard = *stage != Stage::Deaf && !record.payload.is_empty();
+        if is_heard && !take(record.payload) {
+            *stage = Stage::Deaf;
+        }
+    }
+    discard
 }
 
 /// See [`Connection::write`].
