@@ -430,12 +430,9 @@ impl Gateway {
         if session.has_layers && layered.has_output(conn) {
             dirty.mark(&mut session.output, conn, Dirt::First);
         }
-        let Some(outbox) = outboxes.get_mut(session.outbox) else { return };
-        let dirt = outbox.dirt(config.delivery.window);
+        let dirt = outboxes.look(&mut session.outbox, config.delivery.window, false);
         if dirt > Dirt::None {
             dirty.mark(&mut session.output, conn, dirt);
-        } else if outbox.is_idle() {
-            outboxes.release(&mut session.outbox);
         }
     }
 

@@ -141,6 +141,17 @@ impl Outboxes {
         *id = OutboxId::NONE;
     }
 
+    /// What there is to write of an outbox that has changed. One that is idle goes back to the pool, unless
+    /// its bytes are being written.
+    pub(crate) fn look(&mut self, id: &mut OutboxId, window: u16, is_writing: bool) -> Dirt {
+        let Some(outbox) = self.get_mut(*id) else { return Dirt::None };
+        let dirt = outbox.dirt(window);
+        if dirt == Dirt::None && outbox.is_idle() && !is_writing {
+            self.release(id);
+        }
+        dirt
+    }
+
     /// Bytes that wait or are in flight, over all connections of the shard.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
@@ -163,6 +174,11 @@ impl Outboxes {
             }
         };
         share as usize
+    }
+
+    /// How much of its share reliable messages may have.
+    pub(crate) fn reliable_share(&self, limits: &Limits, id: OutboxId, address: AddressId) -> usize {
+        self.share(limits, id, address).min(limits.reliable_bytes_max as usize)
     }
 
     /// Own-state invariants, for tests and simulation.

@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use hashbrown::HashTable;
 use shard::{ConnId, Instant, Key, Slab, TimerId};
 use wire::client::Message;
+use wire::node::sequence_believed_max;
 use wire::{AppId, RoomId};
 
 use crate::hash;
 use crate::latency::Stamp;
-use crate::limits::{EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, LEFT_ROOMS_MAX, LEFT_ROOMS_TOLD_MAX};
+use crate::limits::{
+    EARLY_BYTES_MAX, EARLY_MESSAGES_MAX, HELD_BYTES_MAX, LEFT_ROOMS_MAX, LEFT_ROOMS_TOLD_MAX,
+};
 use crate::recall::Recall;
 
 /// The first of a session's memberships, or none.
@@ -92,7 +95,7 @@ pub(crate) struct Early {
 }
 
 impl Early {
-    pub(crate) fn takes(&self, message: &Message) -> bool {
+    fn takes(&self, message: &Message) -> bool {
         self.messages.len() < EARLY_MESSAGES_MAX && self.bytes + message.payload.len() <= EARLY_BYTES_MAX
     }
 
@@ -106,7 +109,63 @@ impl Early {
     }
 }
 
+/// Where a message stands in the order of a room.
+pub(crate) enum Place {
+    /// The owner has yet to answer: it waits for that.
+    Early,
+    /// It was sent before its members joined.
+    Before,
+    /// It comes after a newer one, or is from the future: it would break the order.
+    Late {
+        /// Its owner counts below what members have seen, and does not know that.
+        is_behind: bool,
+    },
+    /// It is the newest.
+    Next,
+}
+
+/// What becomes of a lossy message that a room holds.
+pub(crate) struct Hold {
+    /// It is the first: the end of the interval is to be waited for.
+    pub(crate) begins: bool,
+    /// All that is held leaves at once.
+    pub(crate) is_due: bool,
+}
+
 impl Room {
+    /// Finds the place of a message, and goes on to its sequence if it is the newest. One that comes after a
+    /// newer one was on its way while the room changed its owner. One from the future would make all that
+    /// follow late.
+    pub(crate) fn place(&mut self, now: Instant, message: &Message) -> Place {
+        if self.joining && self.early.takes(message) {
+            return Place::Early;
+        }
+        if message.sequence <= self.since {
+            return Place::Before;
+        }
+        let is_future = message.sequence > sequence_believed_max(now.unix_nanos());
+        if message.sequence <= self.sequence || is_future || self.joining {
+            // The owner gives sequences above what it has told. Another, that was owner for a moment, gave
+            // higher ones: until the owner knows, all that it says would come too late.
+            let is_behind = !self.joining && message.sequence > self.told && self.sequence > self.told;
+            return Place::Late { is_behind };
+        }
+        self.sequence = message.sequence;
+        Place::Next
+    }
+
+    /// Keeps a lossy message for the next fan-out.
+    pub(crate) fn hold(&mut self, now: Instant, message: Message) -> Hold {
+        let is_early = now < self.next_fan_out;
+        if self.held.is_empty() {
+            self.held_since = Stamp::of(now);
+        }
+        let begins = is_early && self.held.is_empty();
+        self.held_bytes += message.payload.len();
+        self.held.push(message);
+        Hold { begins, is_due: !is_early || self.held_bytes > HELD_BYTES_MAX }
+    }
+
     /// The highest sequence of it that this shard has seen or heard of.
     fn seen(&self) -> u64 {
         self.sequence.max(self.told).max(self.acked)

@@ -77,12 +77,10 @@ impl Gateway {
             return false;
         };
         wheel.cancel(flight.timer);
-        let outbox = outboxes.open(&mut session.outbox);
-        let dirt = outbox.dirt(config.delivery.window);
+        let is_writing = session.output.is_writing;
+        let dirt = outboxes.look(&mut session.outbox, config.delivery.window, is_writing);
         if dirt > Dirt::None {
             dirty.mark(&mut session.output, conn, dirt);
-        } else if outbox.is_idle() && !session.output.is_writing {
-            outboxes.release(&mut session.outbox);
         }
         self.metrics.acks += 1;
         if let Some(route) = flight.owed.route() {
@@ -116,12 +114,10 @@ impl Gateway {
             None
         });
         let user = session.user;
-        let outbox = outboxes.open(&mut session.outbox);
-        let dirt = outbox.dirt(config.delivery.window);
+        let is_writing = session.output.is_writing;
+        let dirt = outboxes.look(&mut session.outbox, config.delivery.window, is_writing);
         if dirt > Dirt::None {
             dirty.mark(&mut session.output, conn, dirt);
-        } else if outbox.is_idle() && !session.output.is_writing {
-            outboxes.release(&mut session.outbox);
         }
         if let Some(flight) = exhausted {
             self.fail(conn, user, flight.owed, FailReason::Unacked);
@@ -204,9 +200,7 @@ impl Gateway {
     ) -> Result<(), (Bytes, Owed)> {
         let Self { sessions, outboxes, dirty, config, .. } = self;
         let session = sessions.get_mut(conn).expect("the caller looked it up");
-        let bytes_max = outboxes
-            .share(&config.limits, session.outbox, session.address)
-            .min(config.limits.reliable_bytes_max as usize);
+        let bytes_max = outboxes.reliable_share(&config.limits, session.outbox, session.address);
         let messages_max = config.limits.reliable_messages_max as usize;
         outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
             outbox.push_reliable(Reliable { id, frame, owed, since }, messages_max, bytes_max)
@@ -230,9 +224,7 @@ impl Gateway {
     fn give_way(&mut self, conn: ConnId, bytes: usize) -> Option<Owed> {
         let Self { sessions, outboxes, config, .. } = self;
         let session = sessions.get_mut(conn)?;
-        let bytes_max = outboxes
-            .share(&config.limits, session.outbox, session.address)
-            .min(config.limits.reliable_bytes_max as usize);
+        let bytes_max = outboxes.reliable_share(&config.limits, session.outbox, session.address);
         outboxes.update(session.owner(conn), &mut session.outbox, |outbox| outbox.give_way(bytes, bytes_max))
     }
 

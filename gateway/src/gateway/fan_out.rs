@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use shard::{Instant, Key, ShardId};
 use wire::client::{FailReason, Message};
-use wire::node::{DeliveryId, ToBridge, ToGateway, ToRouter, sequence_believed_max};
+use wire::node::{DeliveryId, ToBridge, ToGateway, ToRouter};
 use wire::{AppId, RoomId};
 
 use super::Gateway;
 use crate::encoded::Frames;
-use crate::latency::{RouteClass, Stamp};
-use crate::limits::HELD_BYTES_MAX;
+use crate::latency::RouteClass;
 use crate::outbox::Owed;
-use crate::rooms::Early;
+use crate::rooms::{Early, Place};
 use crate::timer::Timer;
 
 impl Gateway {
@@ -36,45 +35,33 @@ impl Gateway {
         }
     }
 
-    /// A message for every local member of its room. One that comes after a newer one was on its way while
-    /// the room changed its owner: it would break the order. One from the future would make all that follow
-    /// late.
+    /// A message for every local member of its room.
     fn broadcast(&mut self, now: Instant, message: Message) {
         let found = message.room.and_then(|room| self.rooms.key(message.app, room));
         let Some(key) = found else { return };
         let room = self.rooms.get_mut(key);
-        if room.joining && room.early.takes(&message) {
-            return room.early.push(message);
-        }
-        if message.sequence <= room.since {
-            self.metrics.room_late += 1; // it was sent before they joined
-            return;
-        }
-        let is_future = message.sequence > sequence_believed_max(now.unix_nanos());
-        if message.sequence <= room.sequence || is_future || room.joining {
-            // The owner gives sequences above what it has told. Another, that was owner for a moment, gave
-            // higher ones: until the owner knows, all that it says would come too late.
-            if !room.joining && message.sequence > room.told && room.sequence > room.told {
-                self.tell_seen(key);
+        match room.place(now, &message) {
+            Place::Early => room.early.push(message),
+            Place::Before => self.metrics.room_late += 1,
+            Place::Late { is_behind } => {
+                if is_behind {
+                    self.tell_seen(key);
+                }
+                self.hand_over_late(key, message);
             }
-            return self.hand_over_late(key, message);
-        }
-        room.sequence = message.sequence;
-        if message.ack_wanted {
-            self.fan_out_held(now, key);
-            return self.fan_out_reliable(now, key, message);
-        }
-        let is_early = now < room.next_fan_out;
-        if room.held.is_empty() {
-            room.held_since = Stamp::of(now);
-        }
-        if is_early && room.held.is_empty() {
-            self.wheel.arm(room.next_fan_out, Timer::Room { index: key.index }.pack());
-        }
-        room.held_bytes += message.payload.len();
-        room.held.push(message);
-        if !is_early || room.held_bytes > HELD_BYTES_MAX {
-            self.fan_out_held(now, key);
+            Place::Next if message.ack_wanted => {
+                self.fan_out_held(now, key);
+                self.fan_out_reliable(now, key, message);
+            }
+            Place::Next => {
+                let hold = room.hold(now, message);
+                if hold.begins {
+                    self.wheel.arm(room.next_fan_out, Timer::Room { index: key.index }.pack());
+                }
+                if hold.is_due {
+                    self.fan_out_held(now, key);
+                }
+            }
         }
     }
 

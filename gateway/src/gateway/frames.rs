@@ -18,21 +18,7 @@ impl Gateway {
     /// Handles a whole frame of a connection that is not closing. An error is the notice that ends the
     /// connection.
     pub(super) fn frame(&mut self, now: Instant, conn: ConnId, frame: &Frame<'_>) -> Result<(), NoticeCode> {
-        let session = self.sessions.get_mut(conn).expect("the caller looked it up");
-        self.metrics.count_in(frame.code);
-        session.last_seen = now;
-        if session.has_layers {
-            self.layered.has_frame(conn);
-        }
-        if *session.encoding.get_or_insert(frame.encoding) != frame.encoding {
-            return Err(NoticeCode::BadMagic);
-        }
-        // Acks answer what others send, so they are not counted here; `bound_unknown_acks` counts made-up
-        // ones.
-        if frame.code != Code::Ack && !session.bucket.take(now, self.rate, 1) {
-            return Err(NoticeCode::RateLimited);
-        }
-        let is_logged_in = session.is_logged_in();
+        let is_logged_in = self.count_frame(now, conn, frame)?;
         let frame = match ClientFrame::decode(frame) {
             Ok(frame) => frame,
             Err(DecodeError::BadContent) if is_logged_in => {
@@ -64,6 +50,26 @@ impl Gateway {
             ClientFrame::Leave { room } => self.leave(conn, room),
         }
         Ok(())
+    }
+
+    /// Notes that a frame has come; whether its client is logged in. An error is the notice that ends the
+    /// connection.
+    fn count_frame(&mut self, now: Instant, conn: ConnId, frame: &Frame<'_>) -> Result<bool, NoticeCode> {
+        let session = self.sessions.get_mut(conn).expect("the caller looked it up");
+        self.metrics.count_in(frame.code);
+        session.last_seen = now;
+        if session.has_layers {
+            self.layered.has_frame(conn);
+        }
+        if *session.encoding.get_or_insert(frame.encoding) != frame.encoding {
+            return Err(NoticeCode::BadMagic);
+        }
+        // Acks answer what others send, so they are not counted here; `bound_unknown_acks` counts made-up
+        // ones.
+        if frame.code != Code::Ack && !session.bucket.take(now, self.rate, 1) {
+            return Err(NoticeCode::RateLimited);
+        }
+        Ok(session.is_logged_in())
     }
 
     /// An ack for a message that is not in flight counts as a frame that the client chose to send.

@@ -1,6 +1,6 @@
 //! Who has been silent for too long, as far as what they have said was read.
 
-use shard::Instant;
+use shard::{ConnId, Instant};
 use wire::client::NoticeCode;
 
 use super::Gateway;
@@ -31,13 +31,9 @@ impl Gateway {
         Some(self.hears_from).filter(|from| now < *from)
     }
 
-    /// The login deadline has passed, or it is time to look whether the client is still there and its token
-    /// still good. Neither a heartbeat nor a renewal re-arms anything, so the timer fires early and is set
-    /// anew to the moment that these allow.
+    /// The login deadline has passed, or it is time to look at a client that is logged in.
     pub(super) fn session_timeout(&mut self, now: Instant, conn_index: u32) {
-        let silence_max = self.config.heartbeat.silence_max();
         let login_max = self.config.limits.login_deadline();
-        let clocks = self.clocks;
         let later = self.judges_later(now);
         let Some((conn, session)) = self.sessions.get_mut_by_index(conn_index) else { return };
         if let Some(later) = later {
@@ -45,16 +41,23 @@ impl Gateway {
             return;
         }
         match session.phase {
-            Phase::Live => {}
-            Phase::Waiting => return self.close_crowded(conn),
+            Phase::Live => self.live_timeout(now, conn),
+            Phase::Waiting => self.close_crowded(conn),
             Phase::Fresh if self.is_behind && now < session.last_seen + 2 * login_max => {
                 session.timer = self.wheel.arm(now + HEARING_TIME, Timer::Session { conn_index }.pack());
-                return;
             }
             Phase::Fresh | Phase::Binding | Phase::Closing => {
-                return self.close_with_notice(conn, NoticeCode::LoginTimeout);
+                self.close_with_notice(conn, NoticeCode::LoginTimeout);
             }
         }
+    }
+
+    /// Looks whether a client is still there and its token still good. Neither a heartbeat nor a renewal
+    /// re-arms anything, so the timer fires early and is set anew to the moment that these allow.
+    fn live_timeout(&mut self, now: Instant, conn: ConnId) {
+        let silence_max = self.config.heartbeat.silence_max();
+        let clocks = self.clocks;
+        let Some(session) = self.sessions.get_mut(conn) else { return };
         let mut deadline = session.last_seen + silence_max;
         if now >= deadline {
             if !self.is_behind || now >= deadline + silence_max {
@@ -74,6 +77,6 @@ impl Gateway {
             }
         }
         let deadline = deadline.min(clocks.at_wall_secs(now, session.token.end_secs()));
-        session.timer = self.wheel.arm(deadline, Timer::Session { conn_index }.pack());
+        session.timer = self.wheel.arm(deadline, Timer::Session { conn_index: conn.index }.pack());
     }
 }

@@ -128,8 +128,8 @@ pub const ALL: &[Planted] = &[
         name: "held_messages_stay",
         breaks: "What waits in a room leaves after an interval.",
         file: "gateway/src/gateway/fan_out.rs",
-        find: "if is_early && room.held.is_empty() {",
-        plant: "if is_early && room.held.is_empty() && !PLANTED {",
+        find: "if hold.begins {",
+        plant: "if hold.begins && !PLANTED {",
     },
     Planted {
         name: "binding_sessions_are_not_announced",
