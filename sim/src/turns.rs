@@ -101,6 +101,26 @@ impl World {
     }
 
     fn run_turn(&mut self, host: &mut ShardHost, now: Instant) {
+        self.take_inputs(host, now);
+        if host.core.poll_timeout().is_some_and(|at| at <= now) {
+            host.core.handle(now, CoreEvent::Timeout);
+        }
+        self.take_effects(host, now);
+        host.turns += 1;
+        if self.trace.is_read() || host.turns.is_multiple_of(TURNS_PER_CHECK) {
+            host.core.check_invariants();
+        }
+        host.is_pushed_back = host.core.is_pushed_back();
+        if !host.is_pushed_back {
+            while let Some(input) = host.unread.pop_back() {
+                host.inbox.push_front(input);
+            }
+        }
+        self.drain_notes(host);
+    }
+
+    /// Gives a shard some of its inbox. While its core is pushed back, what clients sent waits.
+    fn take_inputs(&mut self, host: &mut ShardHost, now: Instant) {
         for _ in 0..INPUTS_PER_TURN {
             let Some(input) = host.inbox.pop_front() else { break };
             let is_client = matches!(
@@ -117,9 +137,10 @@ impl World {
         if std::mem::replace(&mut host.input_waits, input_waits) != input_waits {
             host.core.handle(now, CoreEvent::InputWaits(input_waits));
         }
-        if host.core.poll_timeout().is_some_and(|at| at <= now) {
-            host.core.handle(now, CoreEvent::Timeout);
-        }
+    }
+
+    /// Carries out what a core wants, and tells it what became of that.
+    fn take_effects(&mut self, host: &mut ShardHost, now: Instant) {
         for _ in 0..ROUNDS_PER_TURN {
             while let Some(effect) = host.core.poll_effect(now) {
                 self.carry_out(host, now, effect);
@@ -137,17 +158,6 @@ impl World {
                 }
             }
         }
-        host.turns += 1;
-        if self.trace.is_read() || host.turns.is_multiple_of(TURNS_PER_CHECK) {
-            host.core.check_invariants();
-        }
-        host.is_pushed_back = host.core.is_pushed_back();
-        if !host.is_pushed_back {
-            while let Some(input) = host.unread.pop_back() {
-                host.inbox.push_front(input);
-            }
-        }
-        self.drain_notes(host);
     }
 
     fn drain_notes(&mut self, host: &mut ShardHost) {
