@@ -178,22 +178,20 @@ impl Chat {
             match next {
                 Next::GoOn => {}
                 Next::Done => break,
-                Next::Wrong(why) => {
-                    let target = printable(&self.identity.target);
-                    return Err(ConfigError(format!("--target {target}: {}", printable(&why))));
-                }
+                Next::Wrong(why) => return Err(self.wrong_target(&printable(&why))),
                 Next::NoGateway(why) => {
-                    let target = printable(&self.identity.target);
                     let wish = "want the address of clients that `sailfish up` prints, or start it";
-                    return Err(ConfigError(format!(
-                        "--target {target}: no gateway of Sailfish is there: {}; {wish}",
-                        printable(&why)
-                    )));
+                    let why = printable(&why);
+                    return Err(self.wrong_target(&format!("no gateway of Sailfish is there: {why}; {wish}")));
                 }
             }
         }
         self.log_out(&inputs.events);
         Ok(!self.failed)
+    }
+
+    fn wrong_target(&self, why: &str) -> ConfigError {
+        ConfigError(format!("--target {}: {why}", printable(&self.identity.target)))
     }
 
     /// A script waits for outcomes, and keeps a pace; a person does not send that much.
@@ -268,33 +266,11 @@ impl Chat {
                     &format!("logged in to {} as user {}", printable(&address), self.identity.user.0),
                 );
             }
-            Event::Joined { room, sequence, recovery } => {
-                let was_in = self.rooms.insert(room, true) == Some(true);
-                if !was_in {
-                    self.screen.say(
-                        Tone::Quiet,
-                        &format!("joined room {} (its last message so far is number {sequence})", room.0),
-                    );
-                }
-                if recovery == Some(Recovery::TooOld) {
-                    let why = "they are too old, or were too many, to be kept";
-                    self.screen
-                        .say(Tone::Bad, &format!("some messages of room {} are missing: {why}", room.0));
-                }
-            }
+            Event::Joined { room, sequence, recovery } => self.joined(room, sequence, recovery),
             Event::Left { room } => self.screen.say(Tone::Quiet, &format!("left room {}", room.0)),
             Event::Message(message) => self.message(&message),
             Event::Outcome { client_msg_id, outcome, .. } => self.outcome(&client_msg_id, outcome),
-            Event::Notice { code, text } => {
-                self.screen.say(Tone::Bad, &format!("notice {}: {}", code.name(), printable(&text)));
-                if code == NoticeCode::LoginTimeout {
-                    self.screen.say(
-                        Tone::Bad,
-                        "a gateway is there and nothing answers the login: it may have no router yet; see its /readyz",
-                    );
-                }
-                self.heard();
-            }
+            Event::Notice { code, text } => self.noticed(code, &text),
             Event::Disconnected { why, address, next, wait } => {
                 self.logged_in = false;
                 self.rooms.values_mut().for_each(|joined| *joined = false);
@@ -308,6 +284,31 @@ impl Chat {
             Event::Ended(End::Logout) => return Next::Done,
         }
         Next::GoOn
+    }
+
+    fn joined(&mut self, room: RoomId, sequence: u64, recovery: Option<Recovery>) {
+        let was_in = self.rooms.insert(room, true) == Some(true);
+        if !was_in {
+            self.screen.say(
+                Tone::Quiet,
+                &format!("joined room {} (its last message so far is number {sequence})", room.0),
+            );
+        }
+        if recovery == Some(Recovery::TooOld) {
+            let why = "they are too old, or were too many, to be kept";
+            self.screen.say(Tone::Bad, &format!("some messages of room {} are missing: {why}", room.0));
+        }
+    }
+
+    fn noticed(&mut self, code: NoticeCode, text: &str) {
+        self.screen.say(Tone::Bad, &format!("notice {}: {}", code.name(), printable(text)));
+        if code == NoticeCode::LoginTimeout {
+            self.screen.say(
+                Tone::Bad,
+                "a gateway is there and nothing answers the login: it may have no router yet; see its /readyz",
+            );
+        }
+        self.heard();
     }
 
     /// Notes that a server has answered, or that it is silent. The time for a script's messages begins here.
@@ -345,17 +346,7 @@ impl Chat {
                 return Next::Done;
             }
             Loss::Garbage(begin) if self.first_by.is_some() => {
-                return match begin[..] {
-                    [TLS_ALERT, TLS_MAJOR, ..] => {
-                        Next::Wrong("it speaks TLS there; want tls://HOST:PORT or wss://HOST:PORT".into())
-                    }
-                    _ => {
-                        let line = first_line(&begin);
-                        let is_http = line.starts_with("HTTP/");
-                        let hint = if is_http { " (a gateway's port for WebSocket wants ws://)" } else { "" };
-                        Next::NoGateway(format!("it answers \"{line}\"{hint}"))
-                    }
-                };
+                return another_protocol(&begin);
             }
             Loss::Garbage(_) => "the server sent bytes that are no frame".to_owned(),
             Loss::Closed(why) => {
@@ -534,6 +525,17 @@ fn remedy(address: &str, error: &str) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// What it means that no frame came, but something that begins like this.
+fn another_protocol(begin: &[u8]) -> Next {
+    if let [TLS_ALERT, TLS_MAJOR, ..] = begin {
+        return Next::Wrong("it speaks TLS there; want tls://HOST:PORT or wss://HOST:PORT".into());
+    }
+    let line = first_line(begin);
+    let is_http = line.starts_with("HTTP/");
+    let hint = if is_http { " (a gateway's port for WebSocket wants ws://)" } else { "" };
+    Next::NoGateway(format!("it answers \"{line}\"{hint}"))
 }
 
 /// The beginning of an answer, for a person to recognise.
