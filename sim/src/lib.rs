@@ -31,6 +31,7 @@ mod scenarios;
 mod tap;
 mod trace;
 mod turns;
+mod window;
 mod wires;
 mod world;
 

@@ -9,10 +9,11 @@ use wire::node::{Class, Login, Target, ToBridge};
 use wire::{DeviceClass, UserId};
 
 use crate::asks::{Ask, Asks};
-use crate::host::{FLIGHT_MS, FRAME_BYTES_MAX, LEASE_MS, WINDOW};
+use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
 use crate::network::Host;
-use crate::outages::Outages;
+use crate::outages::{Outages, Trouble};
 use crate::plan::{BRIDGES, GATEWAYS};
+use crate::window::Window;
 
 /// How long a change of owners, or the loss of a link, may be felt.
 const DISTURBED_NS: u64 = 4 * LEASE_MS as u64 * 1_000_000;
@@ -73,10 +74,7 @@ pub(crate) struct Session {
     pub(crate) vanished: bool,
     pub(crate) rooms: BTreeMap<i64, Stay>,
     seen: BTreeSet<u64>,
-    /// Messages that it has not acked, by id, with the time when each came first.
-    unacked: BTreeMap<u64, u64>,
-    /// When so many of these were in flight that the window was full.
-    pub(crate) full: Vec<u64>,
+    pub(crate) window: Window,
     asks: Asks,
     /// Rooms that it has joined once more, for what was said there.
     given_again: BTreeSet<i64>,
@@ -94,15 +92,6 @@ impl Session {
     /// It has joined a room that it was in, and got messages from before, out of their order.
     pub(crate) fn is_given_again(&self, room: i64) -> bool {
         self.given_again.contains(&room)
-    }
-
-    /// A message comes that it is to ack.
-    fn takes(&mut self, at: u64, id: u64) {
-        self.unacked.entry(id).or_insert(at);
-        self.unacked.retain(|_, came| at < *came + FLIGHT_MS * 1_000_000);
-        if self.unacked.len() >= WINDOW {
-            self.full.push(at);
-        }
     }
 
     pub(crate) fn has_seen(&self, id: u64) -> bool {
@@ -163,22 +152,6 @@ pub(crate) struct Model {
     pub(crate) freezes: Vec<(u64, u64, Host)>,
     pub(crate) drains: Vec<(u64, Host)>,
     pub(crate) outages: Outages,
-}
-
-/// A fault, from when on and for how long it may be felt.
-struct Trouble {
-    from: u64,
-    until: u64,
-    of: [Host; 2],
-    /// Owners change, or may, and messages are held back. What becomes of a gateway that ends is felt by its
-    /// own clients only, and of a bridge, by events.
-    moves: bool,
-}
-
-impl Trouble {
-    fn is_felt(&self, from: u64, until: u64) -> bool {
-        self.from <= until && from <= self.until
-    }
 }
 
 /// What has a sequence of a room.
@@ -329,8 +302,7 @@ impl Model {
             vanished: false,
             rooms: BTreeMap::new(),
             seen: BTreeSet::new(),
-            unacked: BTreeMap::new(),
-            full: Vec::new(),
+            window: Window::default(),
             asks: Asks::default(),
             given_again: BTreeSet::new(),
             last_of: BTreeMap::new(),
@@ -557,7 +529,7 @@ impl Model {
         }
         let is_first = !sent.copies.iter().any(|(_, of)| *of == session);
         if message.ack_wanted {
-            it.takes(at, message.id.0);
+            it.window.takes(at, message.id.0);
         }
         if let Target::Room(room) = sent.target
             && it.waits_for_history(room.0)
@@ -684,7 +656,7 @@ impl Model {
     }
 
     pub(crate) fn acks(&mut self, at: u64, session: SessionNo, id: u64) {
-        self.sessions[session].unacked.remove(&id);
+        self.sessions[session].window.acks(id);
         if let Some(number) = self.by_id.get(&id) {
             self.sent[*number].acks.push((at, session));
         }

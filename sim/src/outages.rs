@@ -53,3 +53,19 @@ impl Outages {
             || going_on.any(|((_, of), since)| of.node() == gateway && since.is_some_and(|at| at <= until))
     }
 }
+
+/// A fault, from when on and for how long it may be felt.
+pub(crate) struct Trouble {
+    pub(crate) from: u64,
+    pub(crate) until: u64,
+    pub(crate) of: [Host; 2],
+    /// Owners change, or may, and messages are held back. What becomes of a gateway that ends is felt by its
+    /// own clients only, and of a bridge, by events.
+    pub(crate) moves: bool,
+}
+
+impl Trouble {
+    pub(crate) fn is_felt(&self, from: u64, until: u64) -> bool {
+        self.from <= until && from <= self.until
+    }
+}

@@ -71,7 +71,7 @@ impl World {
                 continue;
             }
             // A client that acks too slowly misses lossy messages.
-            let is_full = it.full.iter().any(|when| follows.contains(when));
+            let is_full = it.window.was_full(&follows);
             for ((_, missed), place) in self.model.by_sequence.range((room, since + 1)..=(room, sequence)) {
                 let is_dropped = is_full && self.model.get(place.number).class == Class::Lossy;
                 if !it.has_seen(place.id) && !is_dropped && !self.is_known_to_none(place, at) {
