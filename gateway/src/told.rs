@@ -1,5 +1,5 @@
-//! What users were told of what rooms had said before. A question is small and its answer is not, so each user
-//! may ask for so much in a time only, by however many connections one after the other.
+//! What users were told of what rooms had said before. A question is small and its answer is not, so each
+//! user may ask for so much in a time only, by however many connections one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 

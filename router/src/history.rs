@@ -307,8 +307,8 @@ impl Histories {
         self.evicted += evicted;
     }
 
-    /// Counts a message for its sender, and its ring if it is the first there; false if that has as much as it may. The backend and operators, who
-    /// speak as nobody, may have all.
+    /// Counts a message for its sender, and its ring if it is the first there; false if that sender has as
+    /// much as it may. The backend and operators, who speak as nobody, may have all.
     fn take_share(&mut self, message: &Message, is_first: bool) -> bool {
         let bytes = if message.sender == UserId(0) { u64::MAX } else { self.bytes_max / HISTORY_SHARES };
         let cost = cost(message) + if is_first { ring_bytes(self.keeps.len()) } else { 0 };
@@ -668,8 +668,8 @@ impl Ring {
     }
 }
 
-/// Up to where messages are missing of which members knew when an owner began above them; `None` if the stream
-/// has come that far.
+/// Up to where messages are missing of which members knew when an owner began above them; `None` if the
+/// stream has come that far.
 fn unwritten(mark: &StreamEntry, entries: &[StreamEntry]) -> Option<u64> {
     let StreamEntry::Seen { base, seen, .. } = mark else { return None };
     let next = entries.partition_point(|entry| entry.sequence() < *seen);

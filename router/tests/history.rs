@@ -192,7 +192,8 @@ fn many_rooms_with_little_make_room_for_each_other() {
     assert!(metrics.history_bytes > 60 * 1024, "the newest are kept: {metrics:?}");
 }
 
-/// A message that is alone in its room takes about a KiB, however short it is: the room's ring is there for it.
+/// A message that is alone in its room takes about a KiB, however short it is: the room's ring is there for
+/// it.
 #[test]
 fn what_a_room_takes_for_one_short_message_counts() {
     let bytes_max = 256 * 1024;

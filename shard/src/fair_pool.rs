@@ -9,8 +9,8 @@ const EVICTED_MAX: usize = 64;
 /// Counts what each holder has of a pool in which an entry may be ended for another one, such as unfinished
 /// handshakes.
 ///
-/// - While there is room, a holder gets one part in `parts` of what is free, and a 4,096th of the total in any
-///   case.
+/// - While there is room, a holder gets one part in `parts` of what is free, and a 4,096th of the total in
+///   any case.
 /// - A holder that would not have more than the holder with most is not refused. If there is no room, the
 ///   oldest entry of the holder with most is evicted (the longest queue drops: Wei, Coyle and Hsiao, "An
 ///   optimal buffer management policy for high-performance packet switching", 1991). Among holders with

@@ -292,8 +292,8 @@ impl Gateway {
         self.finished(conn);
     }
 
-    /// What the room said may be many frames, and whoever asks for it pays for some of them. A user that has been
-    /// told more than it may be is refused.
+    /// What the room said may be many frames, and whoever asks for it pays for some of them. A user that has
+    /// been told more than it may be is refused.
     fn pay_for_recovery(&mut self, now: Instant, conn: ConnId) -> bool {
         let frames = RECOVERY_FRAMES.min(self.config.limits.frames_burst) - 1;
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");

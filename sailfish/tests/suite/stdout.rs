@@ -47,7 +47,8 @@ fn ends_with_1_and_one_line(command: &mut Command, arguments: &[&str]) {
     assert!(line.starts_with("sailfish: stdout: No space left"), "{arguments:?}: {line}");
 }
 
-/// `sailfish token --user 1 >&-`: the runtime of Rust opens `/dev/null` in its place, and nobody has the token.
+/// `sailfish token --user 1 >&-`: the runtime of Rust opens `/dev/null` in its place, and nobody has the
+/// token.
 #[test]
 fn a_closed_stdout_is_1_and_one_line() {
     let commands: [&[&str]; 6] = [

@@ -55,9 +55,9 @@ pub enum Entry {
     Whole(u64),
     /// Messages up to this sequence are missing, whatever stands beside it.
     Lost(u64),
-    /// Members knew of messages of other owners up to `seen` when an owner that had begun after `base` had come
-    /// to `at`. If nothing in the stream lies from `seen` to `base`, messages up to `base` are missing, whatever
-    /// stands beside it.
+    /// Members knew of messages of other owners up to `seen` when an owner that had begun after `base` had
+    /// come to `at`. If nothing in the stream lies from `seen` to `base`, messages up to `base` are missing,
+    /// whatever stands beside it.
     Seen {
         /// The sequence of the owner's last message, or its base.
         at: u64,
@@ -80,8 +80,8 @@ impl Entry {
         }
     }
 
-    /// What of the same sequence stands first. Of entries [`Entry::Seen`] there, each tells of more than those
-    /// before it.
+    /// What of the same sequence stands first. Of entries [`Entry::Seen`] there, each tells of more than
+    /// those before it.
     pub fn rank(&self) -> u64 {
         match self {
             Self::Message(_) => 0,
