@@ -391,7 +391,7 @@ fn ctl_does_each_of_it() {
     assert!(!ok && text.contains("failed: offline"), "{text}");
     let (ok, line) = ctl(&server, &["drain", "--node", "9"]);
     assert!(!ok && line.contains("no node 9 is linked"), "{line}");
-    said(&["drain"], "node 0 goes\n");
+    said(&["drain"], "node 0 drains\n");
     assert_eq!(server.wait().code(), Some(0));
     let (ok, line) = ctl(&server, &["nodes"]);
     assert!(!ok && line.contains("no node answers at") && line.contains("--admin"), "{line}");
