@@ -150,6 +150,11 @@ impl Encoded {
         piece.slice(range)
     }
 
+    /// The bytes of the frames from the one at `from` on.
+    pub(crate) fn bytes_from(&self, from: usize) -> usize {
+        self.places[from..].iter().map(|place| place.range.len()).sum()
+    }
+
     /// The end of the lossy messages from `at` on that leave together: a slow reader loses no more at once
     /// than in a busy room.
     pub(crate) fn end_of_run(&self, messages: &[Message], at: usize) -> usize {

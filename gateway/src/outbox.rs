@@ -73,6 +73,11 @@ impl Outboxes {
         self.slots.get_mut(id.0 as usize)
     }
 
+    /// The bytes of an outbox's answers that keep their place among the messages, with their overhead.
+    pub(crate) fn answer_bytes(&self, id: OutboxId) -> usize {
+        self.slots.get(id.0 as usize).map_or(0, |outbox| outbox.answer_bytes as usize)
+    }
+
     /// Changes an owner's outbox and updates the counts of bytes.
     pub(crate) fn update<R>(
         &mut self,

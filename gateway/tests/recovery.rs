@@ -320,7 +320,7 @@ fn whoever_asks_for_much_pays_for_it() {
 /// Who asks over and over for what it has got is told so much of it in a time, also by its next connection.
 #[test]
 fn a_user_is_told_so_much_of_what_rooms_said() {
-    let mut world = World::with(|config| config.limits.lossy_bytes_max = 1 << 20);
+    let mut world = World::new();
     let ask = |world: &mut World, client: u32| {
         want(world, client, Want::Since(0));
         let asked = asked(world);
@@ -342,6 +342,31 @@ fn a_user_is_told_so_much_of_what_rooms_said() {
     assert!(ask(&mut world, client), "a MiB more in a second");
     let other = world.login(2);
     assert!(ask(&mut world, other));
+}
+
+/// Much more than the bound of lossy messages comes at once, of one room or of several, and none is dropped.
+#[test]
+fn what_a_room_keeps_comes_whole_or_is_told_to_be_missing() {
+    let long = |sequence| Message { payload: vec![b'x'; 10 << 10].into(), ..said(sequence, false) };
+    let messages = || (SEQUENCE - 30..SEQUENCE).map(long).collect::<Vec<_>>();
+    let mut world = World::new();
+    let client = world.login(1);
+    want(&mut world, client, Want::Since(SEQUENCE - 31));
+    let [(ask, ..)] = asked(&mut world)[..] else { panic!("one question") };
+    world.tell(ToGateway::Recalled(Box::new(part(ask, SEQUENCE, 0, messages()))));
+    let heard = world.hear(client);
+    assert!(heard.len() == 31 && heard[0] == joined(SEQUENCE, Recovery::Complete), "{}", heard.len());
+
+    let mut world = World::with(|config| {
+        config.limits.frames_burst = 40;
+        config.limits.submitted_user_max = 64;
+    });
+    let client = world.login(1);
+    want(&mut world, client, Want::Since(SEQUENCE - 31));
+    let [(ask, ..)] = asked(&mut world)[..] else { panic!("one question") };
+    world.tell(ToGateway::Recalled(Box::new(part(ask, SEQUENCE, 0, messages()))));
+    let heard = world.hear(client);
+    assert!((2..31).contains(&heard.len()) && heard[0] == joined(SEQUENCE, Recovery::TooOld));
 }
 
 /// Owners have no links to each other, so what one kept goes to the next by a gateway, which knows it.

@@ -31,7 +31,6 @@ mod scenarios;
 mod tap;
 mod trace;
 mod turns;
-mod window;
 mod wires;
 mod world;
 

@@ -13,7 +13,6 @@ use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
 use crate::network::Host;
 use crate::outages::{Outages, Trouble};
 use crate::plan::{BRIDGES, GATEWAYS};
-use crate::window::Window;
 
 /// How long a change of owners, or the loss of a link, may be felt.
 const DISTURBED_NS: u64 = 4 * LEASE_MS as u64 * 1_000_000;
@@ -74,7 +73,6 @@ pub(crate) struct Session {
     pub(crate) vanished: bool,
     pub(crate) rooms: BTreeMap<i64, Stay>,
     seen: BTreeSet<u64>,
-    pub(crate) window: Window,
     asks: Asks,
     /// Rooms that it has joined once more, for what was said there.
     given_again: BTreeSet<i64>,
@@ -302,7 +300,6 @@ impl Model {
             vanished: false,
             rooms: BTreeMap::new(),
             seen: BTreeSet::new(),
-            window: Window::default(),
             asks: Asks::default(),
             given_again: BTreeSet::new(),
             last_of: BTreeMap::new(),
@@ -528,9 +525,6 @@ impl Model {
             Target::User(_) | Target::Room(_) => {}
         }
         let is_first = !sent.copies.iter().any(|(_, of)| *of == session);
-        if message.ack_wanted {
-            it.window.takes(at, message.id.0);
-        }
         if let Target::Room(room) = sent.target
             && it.waits_for_history(room.0)
         {
@@ -656,7 +650,6 @@ impl Model {
     }
 
     pub(crate) fn acks(&mut self, at: u64, session: SessionNo, id: u64) {
-        self.sessions[session].window.acks(id);
         if let Some(number) = self.by_id.get(&id) {
             self.sent[*number].acks.push((at, session));
         }

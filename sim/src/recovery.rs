@@ -3,7 +3,6 @@
 
 use wire::RoomId;
 use wire::client::{ClientFrame, Recovery, Want};
-use wire::node::Class;
 
 use crate::model::{Place, Promise, Session};
 use crate::network::Host;
@@ -70,11 +69,8 @@ impl World {
             if since >= sequence || it.reads_slowly || is_over || self.model.crashes.iter().any(dies) {
                 continue;
             }
-            // A client that acks too slowly misses lossy messages.
-            let is_full = it.window.was_full(&follows);
             for ((_, missed), place) in self.model.by_sequence.range((room, since + 1)..=(room, sequence)) {
-                let is_dropped = is_full && self.model.get(place.number).class == Class::Lossy;
-                if !it.has_seen(place.id) && !is_dropped && !self.is_known_to_none(place, at) {
+                if !it.has_seen(place.id) && !self.is_known_to_none(place, at) {
                     return Err(format!(
                         "session {session} was told that all of room {room} from {since} to {sequence} follows, and missed {missed}"
                     ));

@@ -5,8 +5,9 @@
 //! over by broadcasts, gets the answer's messages, and goes on with the next broadcast. Nothing is buffered
 //! for it.
 
+use bytes::Bytes;
 use shard::{ConnId, Instant, ShardId};
-use wire::client::{NoticeCode, Recovery, ServerFrame, Want};
+use wire::client::{Code, NoticeCode, Recovery, ServerFrame, Want};
 use wire::node::{Kept, Recalled, ToGateway, ToRouter, sequence_believed_max};
 use wire::{AppId, RoomId};
 
@@ -16,6 +17,7 @@ use crate::encoded::Answer;
 use crate::limits::{CONTROL_BYTES_MIN, RECALL_RETRY};
 use crate::outbox::Owed;
 use crate::recall::Question;
+use crate::session::Session;
 use crate::timer::Timer;
 
 impl Gateway {
@@ -126,7 +128,12 @@ impl Gateway {
 
     /// Tells a member that it is in, and what it has missed.
     fn give_history(&mut self, now: Instant, conn: ConnId, room: RoomId, want: Want, answer: &mut Answer) {
-        let (recovery, from) = answer.for_member(want);
+        let (mut recovery, from) = answer.for_member(want);
+        let Some(session) = self.sessions.get(conn).filter(|session| session.is_logged_in()) else { return };
+        let has_room = self.has_room(session, answer.frames(session.answer_encoding()).bytes_from(from));
+        if !has_room {
+            recovery = Recovery::TooOld;
+        }
         match recovery {
             Recovery::Complete => self.metrics.recoveries_complete += 1,
             Recovery::TooOld => self.metrics.recoveries_too_old += 1,
@@ -157,8 +164,10 @@ impl Gateway {
                 let end = frames.end_of_run(answer.messages(), at).min(repeat.unwrap_or(usize::MAX));
                 let frames = frames.slice(at, end);
                 bytes += frames.len();
-                if !frames.is_empty() {
-                    self.queue_lossy(conn, frames, (end - at) as u32, None);
+                match (frames.is_empty(), has_room) {
+                    (true, _) => {}
+                    (false, true) => self.queue_kept(conn, frames, (end - at) as u32),
+                    (false, false) => self.queue_lossy(conn, frames, (end - at) as u32, None),
                 }
                 at = end;
             }
@@ -166,6 +175,28 @@ impl Gateway {
         if let Some(session) = self.sessions.get(conn) {
             self.told.count(now, (session.app, session.user), bytes);
         }
+    }
+
+    /// Whether a member's outbox takes so many bytes of what its room keeps. Then none of them is dropped.
+    fn has_room(&self, session: &Session, bytes: usize) -> bool {
+        let limits = &self.config.limits;
+        let waiting = self.outboxes.answer_bytes(session.outbox);
+        let share = self.outboxes.share(limits, session.outbox, session.address);
+        // The other half is for the answers themselves, which close a connection that has no room for them.
+        waiting + bytes <= share.min(limits.answers_bytes_max() / 2)
+    }
+
+    /// Queues the frames of so many lossy messages that a room keeps. They have room: see
+    /// [`Gateway::has_room`].
+    fn queue_kept(&mut self, conn: ConnId, frames: Bytes, messages: u32) {
+        let Self { sessions, outboxes, dirty, metrics, .. } = self;
+        let Some(session) = sessions.get_mut(conn) else { return };
+        outboxes.update(session.owner(conn), &mut session.outbox, |outbox| {
+            outbox.push_in_order(frames, usize::MAX)
+        });
+        metrics.deliveries_lossy += u64::from(messages);
+        metrics.count_out(Code::Business, u64::from(messages));
+        dirty.mark(&mut session.output, conn, Dirt::Lossy);
     }
 
     /// Queues an answer about a room: none overtakes another.
