@@ -385,13 +385,17 @@ impl Cluster {
         parked.iter().for_each(|known| self.of_senders.give_back(holder(known), 0));
     }
 
-    /// Drops one message that is held back. One without a name may be here twice: submitted again, and held
-    /// back once more when its first receivers were lost.
+    /// Drops one message that is held back. One to a user without a name may be here twice: submitted again,
+    /// and held back once more when its first receivers were lost.
     pub(crate) fn withdraw(&mut self, from: ShardId, app: AppId, target: Target, id: MessageId) {
         let Some(parked) = self.parked.get_mut(&(app, target)) else { return };
         // A shard withdraws its messages in their order, so the first is near the front.
         let is_it = |(sender, _): &(Sender, Submission)| (sender.seat.shard, sender.submitted) == (from, id);
-        while let Some(withdrawn) = parked.iter().position(is_it).and_then(|at| parked.remove(at)) {
+        let copies_max = if matches!(target, Target::User(_)) { 2 } else { 1 };
+        for _ in 0..copies_max {
+            let Some(withdrawn) = parked.iter().position(is_it).and_then(|at| parked.remove(at)) else {
+                break;
+            };
             self.of_senders.give_back(holder(&withdrawn), 0);
         }
         if parked.is_empty() {

@@ -11,8 +11,8 @@ const EVICTED_MAX: usize = 64;
 ///
 /// - While there is room, a holder gets one part in `parts` of what is free, and a 4,096th of the total in
 ///   any case.
-/// - A holder that would not have more than the holder with most is not refused. If there is no room, the
-///   oldest entry of the holder with most is evicted (the longest queue drops: Wei, Coyle and Hsiao, "An
+/// - A holder that would not have more than the holder with most gets more even so. If there is no room, the
+///   oldest entry of the holder with most is evicted, 64 times at most (the longest queue drops: Wei, Coyle and Hsiao, "An
 ///   optimal buffer management policy for high-performance packet switching", 1991). Among holders with
 ///   equally much, the one with the oldest entry gives it up.
 ///
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(taken, 455, "another one gets as much");
     }
 
-    /// Each of a thousand takes all that it can get, and keeps it.
+    /// Each of 5,000 takes all that it can get, and keeps it.
     #[test]
     fn however_many_hold_all_of_it_a_newcomer_gets_in() {
         let mut pool = FairPool::new(4096, 8);

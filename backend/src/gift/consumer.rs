@@ -379,7 +379,7 @@ fn after_commit(gifts: &Gifts, jobs: Vec<Option<JobId>>, decisions: Decisions, i
     let is_refused = |order: &Order| matches!(order.answer, Answer::Refused(_));
     let is_of_place = |order: &Order| matches!(order.answer, Answer::Refused(reason) if reason.is_of_place());
     for (identity, _) in orders.iter().filter(|(_, order)| is_of_place(order)) {
-        gifts.refused.count(identity.sender_id, gifts.store.config.gift_refusals_per_minute);
+        gifts.refused.add(identity.sender_id);
     }
     let unpaid = orders.iter().filter(|(_, order)| is_refused(order)).chain(&repeats);
     let unpaid = unpaid.map(|(identity, _)| identity.sender_id).collect();

@@ -13,7 +13,7 @@ const DAY_TIMES: u32 = 25;
 /// within it, so there are no more than those.
 pub struct Refusals {
     counts: Mutex<Counts>,
-    day_times: u32,
+    day_times: Option<u32>,
 }
 
 #[derive(Default)]
@@ -48,12 +48,12 @@ impl Span {
 impl Refusals {
     /// Counts of a minute alone.
     pub fn of_minutes() -> Self {
-        Self { counts: Mutex::default(), day_times: u32::MAX }
+        Self { counts: Mutex::default(), day_times: None }
     }
 
     /// Counts of a minute and a day.
     pub fn of_days() -> Self {
-        Self { counts: Mutex::default(), day_times: DAY_TIMES }
+        Self { counts: Mutex::default(), day_times: Some(DAY_TIMES) }
     }
 
     /// One more of this sender. Whether it is within what a sender may have of them; otherwise it leaves no
@@ -62,10 +62,21 @@ impl Refusals {
         let mut counts = self.lock();
         let is_within = counts.of(sender_id) < self.max(&counts, sender_id, per_minute);
         if is_within {
-            counts.of_minute.count(sender_id);
-            counts.of_day.count(sender_id);
+            self.add_to(&mut counts, sender_id);
         }
         is_within
+    }
+
+    /// One more of this sender, which has left a row.
+    pub fn add(&self, sender_id: i64) {
+        self.add_to(&mut self.lock(), sender_id);
+    }
+
+    fn add_to(&self, counts: &mut Counts, sender_id: i64) {
+        counts.of_minute.count(sender_id);
+        if self.day_times.is_some() {
+            counts.of_day.count(sender_id);
+        }
     }
 
     /// Whether this sender has as many as it may.
@@ -75,7 +86,8 @@ impl Refusals {
     }
 
     fn max(&self, counts: &Counts, sender_id: i64, per_minute: u32) -> u32 {
-        let is_many = counts.of_day.of(sender_id) >= per_minute.saturating_mul(self.day_times);
+        let day_max = self.day_times.map(|times| per_minute.saturating_mul(times));
+        let is_many = day_max.is_some_and(|most| counts.of_day.of(sender_id) >= most);
         if is_many { 1 } else { per_minute }
     }
 
@@ -130,6 +142,15 @@ mod tests {
         assert!(!refusals.are_too_many(2, 20));
         refusals.counts.lock().unwrap().of_day.since = Instant::now().checked_sub(DAY);
         assert_eq!((0..30).filter(|_| refusals.count(1, 20)).count(), 20);
+    }
+
+    /// Gifts that were under way at once may leave more rows than a minute allows: all count for the day.
+    #[test]
+    fn rows_count_whatever_the_limit_is() {
+        let refusals = Refusals::of_days();
+        (0..500).for_each(|_| refusals.add(1));
+        pass(&refusals, MINUTE);
+        assert_eq!((0..10).filter(|_| refusals.count(1, 20)).count(), 1);
     }
 
     /// A sender that is turned away for a minute does not lose its day.

@@ -130,7 +130,9 @@ impl Gateway {
     fn give_history(&mut self, now: Instant, conn: ConnId, room: RoomId, want: Want, answer: &mut Answer) {
         let (mut recovery, from) = answer.for_member(want);
         let Some(session) = self.sessions.get(conn).filter(|session| session.is_logged_in()) else { return };
-        let has_room = self.has_room(session, answer.frames(session.answer_encoding()).bytes_from(from));
+        let bytes = answer.frames(session.answer_encoding()).bytes_from(from);
+        let has_room = self.has_room(session, bytes);
+        self.told.count(now, (session.app, session.user), bytes);
         if !has_room {
             recovery = Recovery::TooOld;
         }
@@ -142,7 +144,7 @@ impl Gateway {
             conn,
             &ServerFrame::Joined { room, sequence: answer.sequence(), recovery: Some(recovery) },
         );
-        let (mut at, mut bytes) = (from, 0);
+        let mut at = from;
         while at < answer.messages().len() {
             let repeat = answer.repeat_from(at).filter(|_| matches!(want, Want::Last(_)));
             if repeat == Some(at) {
@@ -155,7 +157,6 @@ impl Gateway {
             let frames = answer.frames(session.answer_encoding());
             if answer.messages()[at].ack_wanted {
                 let (id, frame) = (answer.messages()[at].id, frames.slice(at, at + 1));
-                bytes += frame.len();
                 if !frame.is_empty() {
                     self.queue_reliable(now, conn, id, frame, Owed::Nobody);
                 }
@@ -163,7 +164,6 @@ impl Gateway {
             } else {
                 let end = frames.end_of_run(answer.messages(), at).min(repeat.unwrap_or(usize::MAX));
                 let frames = frames.slice(at, end);
-                bytes += frames.len();
                 match (frames.is_empty(), has_room) {
                     (true, _) => {}
                     (false, true) => self.queue_kept(conn, frames, (end - at) as u32),
@@ -171,9 +171,6 @@ impl Gateway {
                 }
                 at = end;
             }
-        }
-        if let Some(session) = self.sessions.get(conn) {
-            self.told.count(now, (session.app, session.user), bytes);
         }
     }
 

@@ -364,9 +364,9 @@ impl Router {
         let letter = self.pending.remove(settled.at);
         let acked_by = reason.is_none().then_some(receiver);
         let (app, user) = (letter.message.app, letter.receiver);
-        let is_withdrawn = self.partial.is_withdrawn(app, user, delivery);
+        let is_withdrawn = reason.is_some() && self.partial.is_withdrawn(app, user, delivery);
         let was_in_part = self.partial.settle(app, user, delivery, acked_by);
-        if was_in_part && reason.is_some() && is_withdrawn {
+        if was_in_part && is_withdrawn {
             return; // another owner has it
         }
         if was_in_part && reason.is_some() && self.cluster.is_unsettled() {
