@@ -27,6 +27,7 @@ impl World {
         let is_first = node.life == 0;
         node.start(self.now, &self.plan, &mut self.prng);
         let (life, role) = (node.life, node.role);
+        self.model.lives.begin(self.now, host);
         self.trace.line(self.now, || format!("STARTED {host}, life {life}"));
         self.trace.mix([5, self.now, host.into()]);
         match is_first {

@@ -547,7 +547,9 @@ impl World {
     fn client_noticed(&mut self, at: usize, session: SessionNo, code: NoticeCode, retry_after_ms: u32) {
         match code {
             NoticeCode::Kicked => {
-                if !self.is_stamp_forgotten(&self.model.sessions[session]) {
+                if self.is_stamp_forgotten(session) {
+                    self.model.gives_way(session);
+                } else {
                     let found = self.model.kicked(self.now, session);
                     self.check(found);
                 }

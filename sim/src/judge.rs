@@ -73,7 +73,10 @@ impl World {
         // stays away as its notice says (seed 1647).
         let thaws = self.plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::Freeze { .. }));
         for client in &self.clients {
-            if !thaws && !seen.contains(&(client.user, client.device)) {
+            let name = (client.user, client.device);
+            let last = self.model.sessions.iter().rev().find(|it| (it.user, it.device) == name);
+            let gave_way = last.is_some_and(|session| session.gave_way);
+            if !thaws && !gave_way && !seen.contains(&name) {
                 return Err(format!("user {} was kicked from {:?} everywhere", client.user, client.device));
             }
         }
@@ -164,8 +167,8 @@ impl World {
             return Err(format!("{key:?} is bound as {places:?}, but not live"));
         }
         for (key, (_, online)) in &self.model.presence {
-            let session = live.get(key).map(|session| &self.model.sessions[*session]);
-            if *online != session.is_some() && !session.is_some_and(|it| self.is_stamp_forgotten(it)) {
+            let session = live.get(key);
+            if *online != session.is_some() && !session.is_some_and(|it| self.is_stamp_forgotten(*it)) {
                 return Err(format!(
                     "the bridge takes {key:?} for {}",
                     if *online { "online" } else { "offline" }
@@ -176,16 +179,6 @@ impl World {
             Some(key) => Err(format!("the bridge never heard of {key:?}")),
             None => Ok(()),
         }
-    }
-
-    /// The exception to the order of login stamps. A login that waits for the first router is stamped by what
-    /// its node has heard of other clocks. If that node and every router have started since the fastest clock
-    /// was heard, the stamp may be below that of an earlier session; the node that knows better is linked a
-    /// moment too late.
-    pub(crate) fn is_stamp_forgotten(&self, session: &Session) -> bool {
-        let is_far = self.plan.clocks.iter().any(|(_, ms)| ms.abs() > 10_000);
-        let has_gone = |host: Host| self.model.crashes.iter().any(|(_, of, _)| *of == host);
-        is_far && has_gone(session.shard.node()) && self.plan.router_hosts().into_iter().all(has_gone)
     }
 
     fn judge_rooms(&self) -> Result<(), String> {

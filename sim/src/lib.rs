@@ -28,6 +28,7 @@ mod outages;
 mod plan;
 mod recovery;
 mod scenarios;
+mod stamps;
 mod tap;
 mod trace;
 mod turns;

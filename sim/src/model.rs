@@ -13,6 +13,7 @@ use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
 use crate::network::Host;
 use crate::outages::{Outages, Trouble};
 use crate::plan::{BRIDGES, GATEWAYS};
+use crate::stamps::Lives;
 
 /// How long a change of owners, or the loss of a link, may be felt.
 const DISTURBED_NS: u64 = 4 * LEASE_MS as u64 * 1_000_000;
@@ -71,6 +72,8 @@ pub(crate) struct Session {
     pub(crate) logged_out: Option<u64>,
     /// Nobody was told of its end.
     pub(crate) vanished: bool,
+    /// It was kicked for an older one: see [`crate::stamps`].
+    pub(crate) gave_way: bool,
     pub(crate) rooms: BTreeMap<i64, Stay>,
     seen: BTreeSet<u64>,
     asks: Asks,
@@ -145,6 +148,7 @@ pub(crate) struct Model {
     troubles: Vec<Trouble>,
     /// When faults began and ended.
     turns: Vec<u64>,
+    pub(crate) lives: Lives,
     pub(crate) crashes: Vec<(u64, Host, bool)>,
     pub(crate) cuts: Vec<(u64, u64, Host, Host)>,
     pub(crate) freezes: Vec<(u64, u64, Host)>,
@@ -245,6 +249,7 @@ impl Model {
 
     pub(crate) fn crashed(&mut self, at: u64, host: Host, gently: bool) {
         self.crashes.push((at, host, gently));
+        self.lives.end(at, host);
     }
 
     pub(crate) fn cut(&mut self, from: u64, until: u64, a: Host, b: Host) {
@@ -298,6 +303,7 @@ impl Model {
             reads_slowly: false,
             logged_out: None,
             vanished: false,
+            gave_way: false,
             rooms: BTreeMap::new(),
             seen: BTreeSet::new(),
             asks: Asks::default(),
@@ -317,6 +323,10 @@ impl Model {
 
     pub(crate) fn vanishes(&mut self, session: SessionNo) {
         self.sessions[session].vanished = true;
+    }
+
+    pub(crate) fn gives_way(&mut self, session: SessionNo) {
+        self.sessions[session].gave_way = true;
     }
 
     pub(crate) fn over(&mut self, at: u64, session: SessionNo) {

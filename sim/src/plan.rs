@@ -226,6 +226,13 @@ impl Plan {
         (ROUTERS..ROUTERS + self.routers).collect()
     }
 
+    /// By how much the clock of a node is behind the fastest.
+    pub(crate) fn behind_ns(&self, host: Host) -> u64 {
+        let ahead_ms = |host: Host| self.clocks.iter().find(|(of, _)| *of == host).map_or(0, |(_, ms)| *ms);
+        let fastest = self.hosts().into_iter().map(ahead_ms).max().unwrap_or_default();
+        fastest.abs_diff(ahead_ms(host)) * 1_000_000
+    }
+
     fn any_fault(&self, prng: &mut Prng) -> Fault {
         let hosts = self.hosts();
         let host = hosts[prng.below(hosts.len() as u64) as usize];
