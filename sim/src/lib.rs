@@ -21,6 +21,7 @@ mod flights;
 mod host;
 mod judge;
 mod layers;
+mod lives;
 mod model;
 mod network;
 mod notes;

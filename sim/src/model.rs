@@ -10,10 +10,10 @@ use wire::{DeviceClass, UserId};
 
 use crate::asks::{Ask, Asks};
 use crate::host::{FRAME_BYTES_MAX, LEASE_MS};
+use crate::lives::Lives;
 use crate::network::Host;
 use crate::outages::{Outages, Trouble};
 use crate::plan::{BRIDGES, GATEWAYS};
-use crate::stamps::Lives;
 
 /// How long a change of owners, or the loss of a link, may be felt.
 const DISTURBED_NS: u64 = 4 * LEASE_MS as u64 * 1_000_000;
