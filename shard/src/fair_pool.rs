@@ -12,9 +12,9 @@ const EVICTED_MAX: usize = 64;
 /// - While there is room, a holder gets one part in `parts` of what is free, and a 4,096th of the total in
 ///   any case.
 /// - A holder that would not have more than the holder with most gets more even so. If there is no room, the
-///   oldest entry of the holder with most is evicted, 64 times at most (the longest queue drops: Wei, Coyle and Hsiao, "An
-///   optimal buffer management policy for high-performance packet switching", 1991). Among holders with
-///   equally much, the one with the oldest entry gives it up.
+///   oldest entry of the holder with most is evicted, 64 times at most (the longest queue drops: Wei, Coyle
+///   and Hsiao, "An optimal buffer management policy for high-performance packet switching", 1991). Among
+///   holders with equally much, the one with the oldest entry gives it up.
 ///
 /// So a newcomer gets in however many holders there are, and no holder has more than one part in `parts + 1`
 /// of the total. Each step takes logarithmic time.
