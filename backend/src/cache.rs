@@ -308,7 +308,8 @@ impl Cache {
     }
 }
 
-/// Where [`Cache::hold`] remembers `id`; whoever ends the gift may put something else there.
+/// The key under which [`Cache::hold`] remembers `id`. The process that ends the gift may put its answer
+/// there.
 pub fn held_key(user_id: i64, id: &str) -> String {
     format!("held:{user_id}:{id}")
 }

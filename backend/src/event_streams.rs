@@ -148,7 +148,7 @@ impl Lane {
         Ok(script.key(&self.lease).arg(&self.name).invoke_async(&mut self.redis).await?)
     }
 
-    /// Takes over entries that were read and not finished, whoever read them, from the beginning.
+    /// Takes over entries that any process has read and not finished, from the beginning.
     async fn take_over(&mut self) -> Result<(), Error> {
         self.open.clear();
         let mut start = "0-0".to_owned();

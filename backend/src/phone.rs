@@ -46,8 +46,8 @@ impl Phone {
         hex::text(&self.hash())
     }
 
-    /// The hash under which database and cache know it. There are so few numbers that whoever has the hashes
-    /// can try them all: it keeps numbers out of sight, not secret.
+    /// The hash under which database and cache know it. There are so few numbers that somebody who has the
+    /// hashes can try them all: it keeps numbers out of sight, not secret.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(&self.0).into()
     }

@@ -1,7 +1,7 @@
 //! Whether the process was started with a stdout.
 //!
 //! The runtime of Rust opens `/dev/null` in the place of a stdout that is closed, before `main` runs. So a
-//! write there succeeds, and whoever started the process with `>&-` would take that for an output.
+//! write there succeeds, and a script that closed it with `>&-` would believe that the output went somewhere.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -139,8 +139,8 @@ impl Encoded {
         Self { pieces: pieces.into(), places: places.into() }
     }
 
-    /// The frames of some messages of one run. A small part of a piece is copied, so that whoever keeps it
-    /// holds at most four times what is counted.
+    /// The frames of some messages of one run. A small part of a piece is copied, so that an outbox that
+    /// keeps it holds at most four times what is counted.
     pub(crate) fn slice(&self, from: usize, to: usize) -> Bytes {
         let (first, last) = (&self.places[from], &self.places[to - 1]);
         let (piece, range) = (&self.pieces[first.piece], first.range.start..last.range.end);

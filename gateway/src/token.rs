@@ -62,7 +62,7 @@ pub struct MoreClaims<'a> {
 /// A token that was verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Verified {
-    /// Whose token it is.
+    /// Who the token is for, and until when.
     pub claims: Claims,
     /// When it was made, in UNIX seconds; 0 if unknown.
     pub issued_secs: u64,

@@ -292,8 +292,8 @@ impl Gateway {
         self.finished(conn);
     }
 
-    /// What the room said may be many frames, and whoever asks for it pays for some of them. A user that has
-    /// been told more than it may be is refused.
+    /// Charges a connection for a join that asks for earlier messages, as the answer may be many frames.
+    /// False if it has sent too many frames, or its user has been told too much of late.
     fn pay_for_recovery(&mut self, now: Instant, conn: ConnId) -> bool {
         let frames = RECOVERY_FRAMES.min(self.config.limits.frames_burst) - 1;
         let session = self.sessions.get_mut(conn).expect("the caller looked it up");
